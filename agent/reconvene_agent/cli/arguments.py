@@ -1,0 +1,75 @@
+"""Arguments that several commands share, and how they become the values of ``core``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, get_args
+
+from reconvene_agent.core import options
+
+_METHOD = {
+    "criterion": options.Criterion,
+    "average": options.Average,
+    "width": options.Width,
+    "sensitive": options.Sensitive,
+}
+_METHOD_HELP = {
+    "criterion": "what scores a weight",
+    "average": "which average separates sensitive from resilient layers",
+    "width": "share of filters a resilient layer keeps: its density, or the root of it",
+    "sensitive": "keep a sensitive layer's mask, or leave the layer dense",
+}
+_BUDGET_HELP = {
+    "latency_ms": "p95 of one inference, in milliseconds",
+    "memory_mb": "memory of inference, in MiB",
+    "training_memory_mb": "memory of training above the libraries, in MiB",
+    "model_mb": "size of the ONNX file, in MiB",
+}
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Add what every command takes."""
+    parser.add_argument("--json", action="store_true", help="print exactly one JSON document; progress goes to stderr")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration file (default: the system's, if there is one)")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks and what workers write to stderr")
+
+
+def add_board(parser: argparse.ArgumentParser) -> None:
+    """Add how to compute on this board."""
+    parser.add_argument("--profile", metavar="NAME", help="device profile (default: the one that fits)")
+    parser.add_argument("--threads", type=int, metavar="N", help="threads of inference and training (default: the profile's)")
+
+
+def add_method(parser: argparse.ArgumentParser) -> None:
+    """Add the method's knobs; defaults come from the configuration."""
+    group = parser.add_argument_group("method")
+    for name, kind in _METHOD.items():
+        group.add_argument(flag(name), choices=get_args(kind), help=_METHOD_HELP[name])
+    group.add_argument("--min-width", type=int, metavar="N", help="fewest channels that a group keeps")
+
+
+def add_budget(parser: argparse.ArgumentParser) -> None:
+    """Add the limits; those not given come from configuration and profile."""
+    group = parser.add_argument_group("budget")
+    for name, text in _BUDGET_HELP.items():
+        group.add_argument(flag(name), type=float, metavar="N", help=text)
+
+
+def method(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the method's knobs that were given."""
+    return given(arguments, (*_METHOD, "min_width"))
+
+
+def budget(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the limits that were given."""
+    return given(arguments, tuple(_BUDGET_HELP))
+
+
+def given(arguments: argparse.Namespace, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return the arguments called ``names`` that were given at all."""
+    return {name: value for name in names if (value := getattr(arguments, name)) is not None}

@@ -1,0 +1,108 @@
+"""``bundle``: create or verify a bundle, the form in which a dense model is shipped."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from reconvene_agent.cli.arguments import add_common
+from reconvene_agent.cli.foreground import run_worker
+from reconvene_agent.cli.output import print_json
+from reconvene_agent.core import architectures, atomic, bundle, config
+from reconvene_agent.core.bundle import BundleManifest, ModelSpec
+from reconvene_agent.core.errors import UsageError
+from reconvene_agent.core.protocol import ExportWeightsRequest
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    create = actions.add_parser("create", help="make a bundle from an architecture and a seed")
+    create.add_argument("out", type=Path, metavar="OUT", help="the folder to make")
+    create.add_argument("--model", required=True, choices=architectures.ARCHITECTURES, help="the dense model")
+    create.add_argument("--input", required=True, metavar="CxHxW", help="size of the images, for instance 3x32x32")
+    create.add_argument("--classes", required=True, type=int, metavar="N", help="number of classes")
+    create.add_argument("--seed", required=True, type=int, metavar="N", help="decides the initial weights")
+    create.add_argument("--weights", action="store_true", help="ship the initial weights too, not just their seed")
+    create.add_argument("--labels", type=Path, metavar="FILE", help="a text file with the name of one class on each line")
+    add_common(create)
+    verify = actions.add_parser("verify", help="check a bundle and every file in it")
+    verify.add_argument("bundle", type=Path, metavar="BUNDLE")
+    add_common(verify)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.action == "create":
+        manifest, folder = _create(arguments), arguments.out
+    else:
+        manifest, folder = bundle.verify(arguments.bundle), arguments.bundle
+    if arguments.json:
+        document = {"path": str(folder), "digest": bundle.manifest_digest(folder), **msgspec.to_builtins(manifest)}
+        print_json(document)
+        return 0
+    model = manifest.model
+    shipped = "initial weights" if manifest.ships_weights else f"seed {manifest.seed}"
+    print(f"{folder}: {model.architecture}, input {'×'.join(map(str, model.input))}, {model.classes} classes, {shipped}")
+    return 0
+
+
+def _create(arguments: argparse.Namespace) -> BundleManifest:
+    """Make the bundle beside its place and move it there whole.
+
+    Raises:
+        UsageError: the arguments make no bundle, or something is in its place.
+    """
+    out: Path = arguments.out
+    if out.exists():
+        raise UsageError(f"{out} is already there: name another folder, or remove it first")
+    labels = _labels(arguments.labels) if arguments.labels else ()
+    manifest = _manifest(arguments, labels)
+    aside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        with atomic.full_disk_is_no_disk(f"writing {out}"):
+            aside.mkdir(parents=True)
+            if arguments.weights:
+                _write_weights(aside / bundle.WEIGHTS, manifest, arguments)
+                manifest = msgspec.structs.replace(manifest, files={bundle.WEIGHTS: atomic.sha256(aside / bundle.WEIGHTS)})
+            bundle.write_manifest(aside, manifest)
+            atomic.sync_tree(aside)
+            aside.rename(out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return manifest
+
+
+def _labels(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the labels in {path} cannot be read: {error}") from error
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def _manifest(arguments: argparse.Namespace, labels: tuple[str, ...]) -> BundleManifest:
+    sides = arguments.input.lower().replace("×", "x").split("x")
+    if len(sides) != 3 or not all(side.isdigit() for side in sides):
+        raise UsageError(f"--input must look like 3x32x32 (channels, height, width), not {arguments.input!r}")
+    document = {
+        "format": bundle.FORMAT,
+        "model": {"architecture": arguments.model, "input": [int(side) for side in sides], "classes": arguments.classes},
+        "seed": arguments.seed,
+        "labels": labels,
+    }
+    try:
+        manifest = msgspec.convert(document, BundleManifest)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"these arguments make no bundle: {error}") from error
+    if labels and len(labels) != arguments.classes:
+        raise UsageError(f"{arguments.labels} names {len(labels)} classes, but --classes is {arguments.classes}")
+    return manifest
+
+
+def _write_weights(path: Path, manifest: BundleManifest, arguments: argparse.Namespace) -> None:
+    model: ModelSpec = manifest.model
+    request = ExportWeightsRequest(model.architecture, model.input, model.classes, manifest.seed, str(path.resolve()))
+    run_worker(request, config.load(arguments.config).worker, threads=1, debug=arguments.debug)

@@ -1,0 +1,80 @@
+"""``plan``: find the lowest sparsity that fits the budget on this board."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from reconvene_agent.cli import arguments as shared
+from reconvene_agent.cli.board import find_board
+from reconvene_agent.cli.foreground import WorkerFailedError, run_worker
+from reconvene_agent.cli.output import print_json
+from reconvene_agent.cli.tables import print_table
+from reconvene_agent.core import bundle
+from reconvene_agent.core.errors import ErrorCode
+from reconvene_agent.core.messages import PlanArgs, decode_args
+from reconvene_agent.core.plan import Miss, infeasible
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    shared.add_common(parser)
+    shared.add_budget(parser)
+    add_sparsity(parser)
+    shared.add_method(parser)
+    shared.add_board(parser)
+
+
+def add_sparsity(parser: argparse.ArgumentParser) -> None:
+    """Add the sparsity to impose, and the candidates."""
+    parser.add_argument("--sparsity", type=float, metavar="S", help="impose this sparsity; it is measured all the same")
+    parser.add_argument("--sparsities", type=float, nargs="+", metavar="S", help="the candidates (default: the configuration's)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    bundle.read(arguments.bundle)
+    board = find_board(arguments, arguments.bundle)
+    given = {"method": shared.method(arguments), "budget": shared.budget(arguments)}
+    args = decode_args("plan", {**given, **shared.given(arguments, ("sparsity", "sparsities"))}, board.defaults)
+    assert isinstance(args, PlanArgs)
+    request = board.plan_request(arguments.bundle.resolve(), args, "command line")
+    document = run_worker(request, board.config.worker, request.runtime.training_threads, arguments.debug)
+    if document["chosen"] is None:
+        miss = Miss(**document["nearest_miss"])
+        if not arguments.json:
+            show(document)
+        raise WorkerFailedError(infeasible(miss), ErrorCode.INFEASIBLE, document)
+    if arguments.json:
+        print_json(document)
+    else:
+        show(document)
+    return 0
+
+
+_HEADINGS = ("", "sparsity", "parameters", "file MiB", "MMACs", "memory MiB", "training MiB", "p50 ms", "p95 ms", "verdict")
+
+
+def show(document: dict[str, Any]) -> None:
+    """Print a plan as a table, the chosen candidate marked."""
+    for name, limit in document["budget"].items():
+        print(f"limit {name} {limit['value']:.6g} ({limit['source']})")
+    chosen = document["chosen"]
+    print_table(_HEADINGS, [_row(candidate, chosen) for candidate in document["candidates"]], left=("", "verdict"))
+    print(f"{document['seconds']:.1f} s")
+
+
+def _row(candidate: dict[str, Any], chosen: dict[str, Any] | None) -> tuple[str, ...]:
+    latency = candidate["latency_ms"]
+    return (
+        "→" if chosen and candidate["sparsity"] == chosen["sparsity"] else "",
+        f"{candidate['sparsity']:g}",
+        f"{candidate['params']:,}",
+        f"{candidate['bytes'] / 2**20:.2f}",
+        f"{candidate['macs'] / 1e6:.1f}",
+        f"{candidate['memory_mb']:.1f}",
+        f"{candidate['training_memory_mb']:.0f}",
+        f"{latency['p50']:.2f}" if latency else "·",
+        f"{latency['p95']:.2f}" if latency else "·",
+        {True: "fits", False: candidate["why"], None: "not measured"}[candidate["feasible"]],
+    )

@@ -1,0 +1,76 @@
+"""``specialize``: the whole run on this board, without the agent."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+
+from reconvene_agent.cli import arguments as shared
+from reconvene_agent.cli.board import find_board
+from reconvene_agent.cli.commands.plan import add_sparsity
+from reconvene_agent.cli.foreground import run_worker
+from reconvene_agent.cli.output import print_json, size
+from reconvene_agent.core import bundle, options
+from reconvene_agent.core.messages import SpecializeArgs, decode_args
+
+_TRAINING = ("epochs", "batch", "learning_rate", "weight_decay", "augment", "validation", "seed")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="the dense model as it was shipped")
+    parser.add_argument("--data", type=Path, required=True, metavar="PATH", help="folders DIR/<class>/*.jpg or an .npz file")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where releases go; DIR/current is the new one")
+    shared.add_common(parser)
+    shared.add_budget(parser)
+    add_sparsity(parser)
+    shared.add_method(parser)
+    group = parser.add_argument_group("training")
+    group.add_argument("--epochs", type=int, metavar="N", help="passes over the training images")
+    group.add_argument("--batch", type=int, metavar="N", help="images per step")
+    group.add_argument("--learning-rate", type=float, metavar="R", help="peak of the OneCycle schedule")
+    group.add_argument("--weight-decay", type=float, metavar="R", help="L2 penalty")
+    group.add_argument("--augment", choices=get_args(options.Augment), help="random changes of training images")
+    group.add_argument("--validation", type=float, metavar="SHARE", help="share held out where the data have no val folder")
+    group.add_argument("--seed", type=int, metavar="N", help="decides data order and augmentation")
+    shared.add_board(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    bundle.read(arguments.bundle)
+    board = find_board(arguments, arguments.out if arguments.out.is_dir() else Path.cwd())
+    given: dict[str, Any] = {
+        "method": shared.method(arguments),
+        "budget": shared.budget(arguments),
+        "training": shared.given(arguments, _TRAINING),
+        **shared.given(arguments, ("sparsity", "sparsities")),
+    }
+    args = decode_args("specialize", given, board.defaults)
+    assert isinstance(args, SpecializeArgs)
+    out = arguments.out.resolve()
+    identity = msgspec.json.encode((str(arguments.bundle.resolve()), str(arguments.data.resolve()), args))
+    work = out / f".work-{hashlib.sha256(identity).hexdigest()[:12]}"
+    request = board.specialize_request(arguments.bundle.resolve(), arguments.data.resolve(), work, out, args, "command line")
+    document = run_worker(request, board.config.worker, request.plan.runtime.training_threads, arguments.debug)
+    # Kept until here, so that a run that was stopped goes on where it was; a finished one starts anew next time.
+    shutil.rmtree(work, ignore_errors=True)
+    if arguments.json:
+        print_json(document)
+    else:
+        _show(document)
+    return 0
+
+
+def _show(document: dict[str, Any]) -> None:
+    params, training, release = document["prune"]["params"], document["training"], document["release"]
+    latency = release["latency_ms"]
+    print(f"sparsity    {document['prune']['sparsity']:g}")
+    print(f"parameters  {params['dense']:,} → {params['stored']:,} ({params['dense'] / params['stored']:.1f}× fewer)")
+    print(f"training    {training['epochs']} epochs in {training['seconds']:.0f} s, {training['images_per_second']:.0f} images/s")
+    print(f"accuracy    {training['accuracy']:.1%} of {training['images']['held_out']} held-out images")
+    print(f"latency     p50 {latency['p50']:.2f} ms, p95 {latency['p95']:.2f} ms")
+    print(f"model       {release['onnx']} ({size(release['bytes'])})")

@@ -1,0 +1,76 @@
+"""Entry of ``reconvene-agent``: finds the command, runs it, turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+
+from reconvene_agent import __version__
+from reconvene_agent.cli import output
+from reconvene_agent.core.errors import EXIT_INTERRUPTED, AgentError
+
+# Every command has a module of its name in ``commands``, which is loaded when it is used.
+COMMANDS: dict[str, str] = {
+    "run": "run the agent (what the service does)",
+    "status": "what the agent on this board is doing",
+    "probe": "what this board is and how it fares",
+    "profiles": "the device profiles, and which one fits this board",
+    "plan": "find the lowest sparsity that fits the budget",
+    "prune": "prune a bundle at initialisation",
+    "specialize": "plan, prune, train and deploy, without the agent",
+    "predict": "classify images with a deployed model",
+    "bench": "time a bundle's dense model against a small one",
+    "bundle": "create or verify a bundle",
+    "demo": "see the whole job on this machine",
+}
+
+
+def build_parser(command: str | None) -> argparse.ArgumentParser:
+    """Return the parser; only ``command``'s own arguments are loaded."""
+    parser = argparse.ArgumentParser(
+        prog=output.PROGRAM,
+        description="Fit one shipped neural network to the board it runs on.",
+        epilog="Exit codes and every command's JSON are described in docs/commands.md and docs/json.md.",
+    )
+    parser.add_argument("--version", action="version", version=f"{output.PROGRAM} {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, text in COMMANDS.items():
+        sub = subparsers.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if name == command:
+            import_module(f"reconvene_agent.cli.commands.{name}").add_arguments(sub)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    command = next((word for word in words if word in COMMANDS), None)
+    arguments = build_parser(command).parse_args(words)
+    as_json = bool(getattr(arguments, "json", False))
+    try:
+        code: int = import_module(f"reconvene_agent.cli.commands.{arguments.command}").run(arguments)
+        sys.stdout.flush()
+        return code
+    except AgentError as error:
+        if getattr(arguments, "debug", False):
+            traceback.print_exc()
+        return output.fail(error, as_json)
+    except BrokenPipeError:
+        output.silence_broken_pipe()
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        output.say("")
+        return EXIT_INTERRUPTED
+    except OSError as error:
+        if getattr(arguments, "debug", False):
+            traceback.print_exc()
+        where = f"{error.filename}: " if error.filename else ""
+        return output.fail(AgentError(f"{where}{error.strerror or error}"), as_json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""The budget: what a model may cost on this board, and where each limit came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+Positive = Annotated[float, Meta(gt=0.0)]
+Share = Annotated[float, Meta(gt=0.0, le=1.0)]
+
+
+class BudgetLimits(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Limits as written in a profile, a configuration, a command or on the command line; absent means unsaid.
+
+    Attributes:
+        latency_ms: p95 of one inference at batch 1, in milliseconds.
+        memory_mb: memory of inference (weights and live activations), in MiB.
+        memory_share: the same as a share of the memory that is available now; the absolute limit wins.
+        training_memory_mb: memory of training above the libraries, in MiB.
+        training_memory_share: the same as a share of the memory that is available now.
+        model_mb: size of the ONNX file, in MiB.
+    """
+
+    latency_ms: Positive | UnsetType = UNSET
+    memory_mb: Positive | UnsetType = UNSET
+    memory_share: Share | UnsetType = UNSET
+    training_memory_mb: Positive | UnsetType = UNSET
+    training_memory_share: Share | UnsetType = UNSET
+    model_mb: Positive | UnsetType = UNSET
+
+
+class Limit(Struct, frozen=True):
+    """One resolved limit: its value in the unit of its name, and the source that set it."""
+
+    value: float
+    source: str
+
+
+class Budget(Struct, frozen=True, omit_defaults=True):
+    """Resolved limits; None means without limit. Units as in BudgetLimits."""
+
+    latency_ms: Limit | None = None
+    memory_mb: Limit | None = None
+    training_memory_mb: Limit | None = None
+    model_mb: Limit | None = None
+
+    def limits(self) -> Iterable[tuple[str, Limit]]:
+        """Yield the limits that are set, by name."""
+        for name in self.__struct_fields__:
+            limit: Limit | None = getattr(self, name)
+            if limit is not None:
+                yield name, limit
+
+
+_SHARES = {"memory_share": "memory_mb", "training_memory_share": "training_memory_mb"}
+
+
+def resolve(sources: Iterable[tuple[str, BudgetLimits]], available_mb: float) -> Budget:
+    """Merge limits, the later source winning limit by limit, and turn shares into MiB of ``available_mb``.
+
+    A source that says both a share and an absolute value for one limit means the absolute value.
+    """
+    merged: dict[str, Limit] = {}
+    for source, limits in sources:
+        said = {name: value for name in limits.__struct_fields__ if (value := getattr(limits, name)) is not UNSET}
+        for share, absolute in _SHARES.items():
+            if share in said:
+                value = said.pop(share)
+                merged[absolute] = Limit(value * available_mb, f"{source}: {value:.0%} of {available_mb:.0f} MiB available")
+        merged.update({name: Limit(value, source) for name, value in said.items()})
+    return msgspec.convert(merged, Budget)

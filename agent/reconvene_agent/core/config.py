@@ -1,0 +1,281 @@
+"""The agent's configuration: one TOML file, validated whole, every mistake reported at once."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import re
+import socket
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta, Struct
+
+from reconvene_agent.core import topics
+from reconvene_agent.core.budget import BudgetLimits
+from reconvene_agent.core.errors import UsageError
+from reconvene_agent.core.options import DEFAULT_SPARSITIES, MethodOptions, Sparsity, TrainingOptions
+
+CONFIG_VARIABLE = "RECONVENE_AGENT_CONFIG"
+SYSTEM_CONFIG = Path("/etc/reconvene-agent/config.toml")
+
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class AgentSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who this agent is and where its state lies.
+
+    Attributes:
+        device_id: the name in every topic; made of the host's name and machine id when empty.
+        state_dir: journal, releases and jobs; systemd's StateDirectory, or below the user's home, when empty.
+        runtime_dir: the local socket; systemd's RuntimeDirectory, or ``state_dir``, when empty.
+        bundles_dir, data_dir: where names in commands are looked up; inside ``state_dir`` when empty.
+        profile: a profile's name, or ``auto``.
+        log_level: what goes to stderr.
+    """
+
+    device_id: str = ""
+    state_dir: str = ""
+    runtime_dir: str = ""
+    bundles_dir: str = ""
+    data_dir: str = ""
+    profile: str = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class BrokerSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """The MQTT broker. ``url`` is mqtt://host[:1883] or mqtts://host[:8883]; empty means that there is none.
+
+    Attributes:
+        protocol: ``auto`` tries MQTT 5 and falls back to 3.1.1.
+        ca_file: certificate authority of the broker; the system's own when empty.
+        cert_file, key_file: the client's certificate, for mutual TLS.
+        password_file: a file whose first line is the password.
+        root: first level of every topic.
+    """
+
+    url: str = ""
+    protocol: Literal["auto", "5", "3.1.1"] = "auto"
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    username: str = ""
+    password_file: str = ""
+    root: str = "te"
+    keepalive_s: Annotated[int, Meta(ge=5, le=3600)] = 60
+
+
+class WorkerSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """The worker process.
+
+    Attributes:
+        python: the interpreter that has torch; the agent's own when empty.
+        start_timeout_s: from start to handshake; importing torch on a slow card takes its time.
+        stall_timeout_s: longest silence before a worker counts as hung.
+        stop_timeout_s: from being asked to stop until it is killed.
+        attempts: how often a job may be started before it is given up.
+    """
+
+    python: str = ""
+    start_timeout_s: Seconds = 120.0
+    stall_timeout_s: Seconds = 600.0
+    stop_timeout_s: Seconds = 10.0
+    attempts: Annotated[int, Meta(ge=1, le=20)] = 3
+
+
+class TelemetrySection(Struct, frozen=True, forbid_unknown_fields=True):
+    """Measurements: how often, and how many bytes may wait on disk for the broker."""
+
+    interval_s: Annotated[float, Meta(ge=1.0, le=86400.0)] = 60.0
+    spool_bytes: Annotated[int, Meta(ge=65536)] = 8 * 1024 * 1024
+
+
+class SpecializeSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``specialize`` and ``plan`` use when a command leaves it out."""
+
+    bundle: str = ""
+    data: str = ""
+    sparsities: Annotated[tuple[Sparsity, ...], Meta(min_length=1, max_length=64)] = DEFAULT_SPARSITIES
+
+
+class Config(Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    agent: AgentSection = AgentSection()
+    broker: BrokerSection = BrokerSection()
+    worker: WorkerSection = WorkerSection()
+    telemetry: TelemetrySection = TelemetrySection()
+    specialize: SpecializeSection = SpecializeSection()
+    budget: BudgetLimits = BudgetLimits()
+    method: MethodOptions = MethodOptions()
+    training: TrainingOptions = TrainingOptions()
+
+    @property
+    def device_id(self) -> str:
+        return self.agent.device_id or default_device_id()
+
+    @property
+    def state_dir(self) -> Path:
+        return Path(self.agent.state_dir) if self.agent.state_dir else default_state_dir()
+
+    @property
+    def socket_path(self) -> Path:
+        if self.agent.runtime_dir:
+            folder = Path(self.agent.runtime_dir)
+        elif not self.agent.state_dir and (systemd := os.environ.get("RUNTIME_DIRECTORY")):
+            folder = Path(systemd.split(":")[0])
+        else:
+            folder = self.state_dir
+        return folder / "control.sock"
+
+    @property
+    def bundles_dir(self) -> Path:
+        return Path(self.agent.bundles_dir) if self.agent.bundles_dir else self.state_dir / "bundles"
+
+    @property
+    def data_dir(self) -> Path:
+        return Path(self.agent.data_dir) if self.agent.data_dir else self.state_dir / "data"
+
+    @property
+    def models_dir(self) -> Path:
+        return self.state_dir / "models"
+
+    def public(self) -> dict[str, Any]:
+        """Return the settings as a document without secrets; files are named, never read."""
+        document: dict[str, Any] = msgspec.to_builtins(self)
+        document["broker"]["password_file"] = bool(self.broker.password_file)
+        return document
+
+
+def default_device_id() -> str:
+    """Return the host's name and six digits of a hash of the machine id, so that equally named boards differ."""
+    try:
+        machine = Path("/etc/machine-id").read_bytes().strip()
+    except OSError:
+        machine = b""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", socket.gethostname()).strip("-._") or "board"
+    return f"{name[:64]}-{hashlib.sha256(b'reconvene-agent:' + machine).hexdigest()[:6]}"
+
+
+def default_state_dir() -> Path:
+    """Return systemd's state folder, root's usual one, or the user's."""
+    if systemd := os.environ.get("STATE_DIRECTORY"):
+        return Path(systemd.split(":")[0])
+    if os.geteuid() == 0:
+        return Path("/var/lib/reconvene-agent")
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local/state") / "reconvene-agent"
+
+
+def broker_address(url: str) -> tuple[str, int, bool]:
+    """Return host, port and whether TLS is on, from a broker's URL.
+
+    Raises:
+        ValueError: the URL is none of ours.
+    """
+    parts = urlsplit(url)
+    ports = {"mqtt": 1883, "mqtts": 8883}
+    if parts.scheme not in ports or not parts.hostname:
+        raise ValueError("must look like mqtt://host:1883 or mqtts://host:8883")
+    if parts.username or parts.password:
+        raise ValueError("must hold no user or password; use username and password_file")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("must end after the port")
+    return parts.hostname, parts.port or ports[parts.scheme], parts.scheme == "mqtts"
+
+
+def _cross_checks(config: Config) -> list[str]:
+    problems = []
+    broker = config.broker
+    if broker.url:
+        try:
+            _, _, tls = broker_address(broker.url)
+        except ValueError as error:
+            problems.append(f"broker.url: {error}")
+        else:
+            if not tls and (broker.ca_file or broker.cert_file):
+                problems.append("broker: ca_file and cert_file need an mqtts:// url")
+    if bool(broker.cert_file) != bool(broker.key_file):
+        problems.append("broker: cert_file and key_file go together")
+    if broker.password_file and not broker.username:
+        problems.append("broker: password_file needs a username")
+    if not topics.valid_segment(broker.root):
+        problems.append("broker.root: must be one topic level of letters, digits and . _ : -")
+    if config.agent.device_id and not topics.valid_segment(config.agent.device_id):
+        problems.append("agent.device_id: must be made of letters, digits and . _ : -, at most 128")
+    for name in ("state_dir", "runtime_dir", "bundles_dir", "data_dir"):
+        value = getattr(config.agent, name)
+        if value and not Path(value).is_absolute():
+            problems.append(f"agent.{name}: must be an absolute path")
+    for name in ("ca_file", "cert_file", "key_file", "password_file"):
+        value = getattr(broker, name)
+        if value and not Path(value).is_file():
+            problems.append(f"broker.{name}: {value} is not a file")
+    return problems
+
+
+def decode(document: dict[str, Any]) -> Config:
+    """Validate a configuration document, section by section so that every mistake is found.
+
+    Raises:
+        UsageError: one line per mistake.
+    """
+    problems: list[str] = []
+    sections: dict[str, Any] = {}
+    known = {field.name: field for field in msgspec.structs.fields(Config)}
+    for name, content in document.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            problems.append(f"{name}: there is no such section" + (f"; is it [{near[0]}]?" if near else ""))
+            continue
+        fields = {f.name: f for f in msgspec.structs.fields(known[name].type)}
+        if not isinstance(content, dict):
+            problems.append(f"{name}: must be a section: [{name}]")
+            continue
+        good = {}
+        for key, value in content.items():
+            if key not in fields:
+                near = difflib.get_close_matches(key, fields, 1)
+                problems.append(f"{name}.{key}: there is no such setting" + (f"; is it {near[0]}?" if near else ""))
+                continue
+            try:
+                msgspec.convert(value, fields[key].type)
+                good[key] = value
+            except (msgspec.ValidationError, ValueError) as error:
+                problems.append(f"{name}.{key}: {error}")
+        sections[name] = good
+    config = msgspec.convert(sections, Config)
+    problems += _cross_checks(config)
+    if problems:
+        raise UsageError("\n".join(problems))
+    return config
+
+
+def find() -> Path | None:
+    """Return the configuration file that applies when none is named: the environment's, else the system's if it is there."""
+    if named := os.environ.get(CONFIG_VARIABLE):
+        return Path(named)
+    return SYSTEM_CONFIG if SYSTEM_CONFIG.is_file() else None
+
+
+def load(path: Path | None = None) -> Config:
+    """Read the configuration file given, else the one that applies, else the defaults.
+
+    Raises:
+        UsageError: the file cannot be read, is not TOML, or has mistakes; each is named with the file.
+    """
+    path = path or find()
+    if path is None:
+        return Config()
+    try:
+        document = msgspec.toml.decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError(f"{path}: cannot be read: {reason}") from error
+    try:
+        return decode(document)
+    except UsageError as error:
+        raise UsageError("\n".join(f"{path}: {line}" for line in error.message.splitlines())) from error

@@ -1,0 +1,145 @@
+"""A command's life: its states, the legal transitions between them, and the record that the journal keeps."""
+
+from __future__ import annotations
+
+import hashlib
+from enum import Enum
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from reconvene_agent.core.clock import rfc3339
+from reconvene_agent.core.errors import ErrorCode
+
+
+class Status(str, Enum):
+    INIT = "init"
+    SCHEDULED = "scheduled"
+    EXECUTING = "executing"
+    SUCCESSFUL = "successful"
+    FAILED = "failed"
+
+    @property
+    def terminal(self) -> bool:
+        return not TRANSITIONS[self]
+
+
+TRANSITIONS: dict[Status, frozenset[Status]] = {
+    Status.INIT: frozenset({Status.SCHEDULED, Status.FAILED}),
+    Status.SCHEDULED: frozenset({Status.EXECUTING, Status.FAILED}),
+    Status.EXECUTING: frozenset({Status.SUCCESSFUL, Status.FAILED}),
+    Status.SUCCESSFUL: frozenset(),
+    Status.FAILED: frozenset(),
+}
+
+
+class Step(str, Enum):
+    """The steps of a run, in order."""
+
+    PROBE = "probe"
+    PLAN = "plan"
+    PRUNE = "prune"
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+    EXPORT = "export"
+    PROMOTE = "promote"
+
+
+class Failure(Struct, frozen=True):
+    """Why a command failed: for programs (code, retryable) and for people (detail)."""
+
+    code: ErrorCode
+    retryable: bool
+    detail: str
+
+    @classmethod
+    def of(cls, code: ErrorCode, detail: str) -> Failure:
+        return cls(code, code.retryable, detail)
+
+
+AGENT_FIELDS = frozenset(
+    {"status", "rev", "step", "progress", "attempt", "updated_at", "result", "reason", "error"},
+)
+"""What the agent writes into a command's payload; every other field is the controller's and is kept as it came."""
+
+
+class Command(Struct, frozen=True):
+    """One command as the journal keeps it.
+
+    Attributes:
+        request: the controller's fields, those unknown to us included.
+        digest: SHA-256 of ``request``; tells a repeated command from another one under the same id.
+        rev: grows with every published state, so the agent knows its own echoes.
+        progress: 0 to 1 over the whole run.
+        attempt: how often the command was started; 0 before the first start.
+        acknowledged: the broker has confirmed the terminal state.
+        cleared: the retained message was removed, by the controller or by age.
+    """
+
+    op: str
+    id: str
+    request: dict[str, Any]
+    digest: str
+    received_at: float
+    updated_at: float
+    status: Status = Status.INIT
+    rev: int = 0
+    step: Step | None = None
+    progress: float = 0.0
+    attempt: int = 0
+    reason: str = ""
+    result: dict[str, Any] | None = None
+    error: Failure | None = None
+    acknowledged: bool = False
+    cleared: bool = False
+
+    @property
+    def key(self) -> str:
+        """A name for this command that is safe as a file name."""
+        return hashlib.sha256(f"{self.op}/{self.id}".encode()).hexdigest()[:16]
+
+    @property
+    def label(self) -> str:
+        return f"{self.op}/{self.id}"
+
+
+def digest_of(request: dict[str, Any]) -> str:
+    """Return the SHA-256 of a request's canonical JSON."""
+    return hashlib.sha256(msgspec.json.encode(request, order="sorted")).hexdigest()
+
+
+def advance(command: Command, wall: float, status: Status | None = None, **changes: Any) -> Command:
+    """Return the command's next record: ``rev`` grows, ``updated_at`` is now, and a new status must be a legal one.
+
+    Raises:
+        ValueError: the transition is not in TRANSITIONS.
+    """
+    if status is not None and status is not command.status:
+        if status not in TRANSITIONS[command.status]:
+            raise ValueError(f"{command.label}: {command.status.value} cannot become {status.value}")
+        changes["status"] = status
+    elif command.status.terminal:
+        raise ValueError(f"{command.label} is {command.status.value} and changes no more")
+    return msgspec.structs.replace(command, rev=command.rev + 1, updated_at=wall, **changes)
+
+
+def payload(command: Command) -> bytes:
+    """Return the JSON that is published, retained, as this command's state."""
+    state: dict[str, Any] = {
+        **command.request,
+        "status": command.status.value,
+        "rev": command.rev,
+        "progress": round(command.progress, 4),
+        "attempt": command.attempt,
+        "updated_at": rfc3339(command.updated_at),
+    }
+    if command.step is not None:
+        state["step"] = command.step.value
+    if command.reason:
+        state["reason"] = command.reason
+    if command.result is not None:
+        state["result"] = command.result
+    if command.error is not None:
+        state["error"] = command.error
+    return msgspec.json.encode(state)

@@ -1,0 +1,167 @@
+"""The messages of the wire contract (docs/mqtt.md): what controllers send, decoded strictly, and what the agent announces."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from reconvene_agent.core import clock
+from reconvene_agent.core.budget import BudgetLimits
+from reconvene_agent.core.errors import ErrorCode, UsageError
+from reconvene_agent.core.job import AGENT_FIELDS
+from reconvene_agent.core.options import DEFAULT_SPARSITIES, MethodOptions, Sparsity, TrainingOptions
+
+MAX_PAYLOAD = 256 * 1024
+
+Name = Annotated[str, Meta(min_length=1, max_length=255)]
+Candidates = Annotated[tuple[Sparsity, ...], Meta(min_length=1, max_length=64)]
+Moment = str | float
+
+
+class PlanArgs(Struct, frozen=True, forbid_unknown_fields=True):
+    """Arguments of ``plan``. What is left out, setting by setting, comes from the agent's configuration.
+
+    Attributes:
+        bundle: a name inside the agent's own bundle folder; never a path out of it.
+        sparsity: skips the choice, not the measuring.
+        sparsities: the candidates of the plan.
+        budget: limits that go over those of profile and configuration.
+    """
+
+    bundle: Name | UnsetType = UNSET
+    sparsity: Sparsity | UnsetType = UNSET
+    sparsities: Candidates = DEFAULT_SPARSITIES
+    budget: BudgetLimits = BudgetLimits()
+    method: MethodOptions = MethodOptions()
+
+
+class SpecializeArgs(PlanArgs, frozen=True, forbid_unknown_fields=True):
+    """Arguments of ``specialize``: those of ``plan``, a name inside the agent's own data folder, and how to train."""
+
+    data: Name | UnsetType = UNSET
+    training: TrainingOptions = TrainingOptions()
+
+
+class CancelArgs(Struct, frozen=True, forbid_unknown_fields=True):
+    """Arguments of ``cancel``: the command to stop, or whatever runs when none is named."""
+
+    id: Name | UnsetType = UNSET
+
+
+class PingArgs(Struct, frozen=True, forbid_unknown_fields=True):
+    """``ping`` takes no arguments; it answers with the agent's state."""
+
+
+Args = SpecializeArgs | PlanArgs | CancelArgs | PingArgs
+
+
+class Operation(Struct, frozen=True):
+    """One thing a controller can ask for. A job runs in a worker, one at a time; the others are answered at once."""
+
+    args: type[Args]
+    description: str
+    is_job: bool
+
+
+OPERATIONS: dict[str, Operation] = {
+    "specialize": Operation(SpecializeArgs, "Fit the shipped model to this board, train it on local data and deploy it.", True),
+    "plan": Operation(PlanArgs, "Find the lowest sparsity that fits the budget on this board.", True),
+    "cancel": Operation(CancelArgs, "Stop the running command, or the one named.", False),
+    "ping": Operation(PingArgs, "Answer with the agent's state.", False),
+}
+
+
+class Envelope(Struct, frozen=True):
+    """The fields around a command's arguments that the agent understands; times in seconds since the epoch."""
+
+    args: dict[str, Any]
+    expires_at: float | None
+    not_before: float | None
+    timeout_s: float | None
+
+    @property
+    def timed(self) -> bool:
+        """Whether a time of the controller's clock decides over this command."""
+        return self.expires_at is not None or self.not_before is not None
+
+
+class _Request(Struct, frozen=True):
+    status: str
+    args: dict[str, Any] = {}
+    issued_at: Moment | None = None
+    expires_at: Moment | None = None
+    not_before: Moment | None = None
+    timeout_s: Annotated[float, Meta(gt=0)] | None = None
+    requester: str | None = None
+
+
+def decode_object(raw: bytes) -> dict[str, Any]:
+    """Return a payload's JSON object.
+
+    Raises:
+        UsageError: INVALID_JSON when it is not JSON, SCHEMA when it is too large or not an object.
+    """
+    if len(raw) > MAX_PAYLOAD:
+        raise UsageError(f"the payload has {len(raw)} bytes; at most {MAX_PAYLOAD} are accepted")
+    try:
+        return msgspec.json.decode(raw, type=dict[str, Any])
+    except msgspec.ValidationError as error:
+        raise UsageError(f"the payload must be a JSON object: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"the payload is not JSON: {error}", ErrorCode.INVALID_JSON) from error
+
+
+def request_of(message: dict[str, Any]) -> dict[str, Any]:
+    """Return the controller's part of a command payload."""
+    return {name: value for name, value in message.items() if name not in AGENT_FIELDS}
+
+
+def decode_envelope(message: dict[str, Any]) -> Envelope:
+    """Validate the fields around the arguments.
+
+    Raises:
+        UsageError: a field has the wrong type, a time cannot be read, or the status is not ``init``.
+    """
+    try:
+        request = msgspec.convert(message, _Request)
+        expires_at = None if request.expires_at is None else clock.wall_seconds(request.expires_at)
+        not_before = None if request.not_before is None else clock.wall_seconds(request.not_before)
+        if request.issued_at is not None:
+            clock.wall_seconds(request.issued_at)
+    except (msgspec.ValidationError, ValueError, OverflowError) as error:
+        raise UsageError(f"the command does not fit its schema: {error}") from error
+    if request.status != "init":
+        raise UsageError(f"a new command must have status 'init', not {request.status!r}")
+    return Envelope(request.args, expires_at, not_before, request.timeout_s)
+
+
+def decode_args(op: str, args: dict[str, Any], defaults: dict[str, Any]) -> Args:
+    """Validate an operation's arguments, with ``defaults`` for what they leave out (method and training: field by field).
+
+    Raises:
+        UsageError: UNSUPPORTED for an unknown operation, SCHEMA for arguments that do not fit.
+    """
+    if op not in OPERATIONS:
+        raise UsageError(f"operation {op!r} is not known; there are: {', '.join(OPERATIONS)}", ErrorCode.UNSUPPORTED)
+    kind = OPERATIONS[op].args
+    merged = {name: value for name, value in defaults.items() if name in kind.__struct_fields__} | args
+    for name in ("method", "training"):
+        if isinstance(args.get(name), dict) and name in defaults:
+            merged[name] = {**defaults[name], **args[name]}
+    try:
+        return msgspec.convert(merged, kind)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise UsageError(f"the arguments of {op} do not fit their schema: {error}") from error
+
+
+def capability(op: str) -> bytes:
+    """Return what is announced for an operation: its description and the JSON Schema of its arguments."""
+    operation = OPERATIONS[op]
+    return msgspec.json.encode({"description": operation.description, "args": msgspec.json.schema(operation.args)})
+
+
+def registration(name: str) -> bytes:
+    """Return the retained message that registers the service on a thin-edge bus."""
+    return msgspec.json.encode({"@type": "service", "name": name, "type": "ml-agent"})

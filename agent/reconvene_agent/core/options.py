@@ -1,0 +1,69 @@
+"""The knobs of the method and of training, as a user names them on the command line, in the configuration and on the wire."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+Sparsity = Annotated[float, Meta(ge=0.0, lt=1.0)]
+Seed = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+"""Any integer that JSON carries exactly."""
+
+Criterion = Literal["magnitude"]
+Average = Literal["mean", "weighted"]
+Width = Literal["density", "sqrt"]
+Sensitive = Literal["masked", "dense"]
+Augment = Literal["none", "shift", "shift-flip"]
+
+
+class MethodOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a dense model becomes a small one (docs/method.md).
+
+    Attributes:
+        criterion: what scores a weight at initialisation.
+        average: the density that separates sensitive from resilient: the layers' mean, or the mean weighted by parameters.
+        width: share of filters a resilient layer of density d keeps: ``density`` is d, ``sqrt`` is the root of d.
+        sensitive: what becomes of a sensitive layer: its unstructured mask is kept, or it stays dense.
+        min_width: fewest channels that a group may keep; a group never collapses.
+    """
+
+    criterion: Criterion = "magnitude"
+    average: Average = "mean"
+    width: Width = "density"
+    sensitive: Sensitive = "masked"
+    min_width: Annotated[int, Meta(ge=1, le=4096)] = 4
+
+
+class TrainingOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the small model is trained on local data.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch: images per step.
+        learning_rate: peak of the OneCycle schedule.
+        weight_decay: L2 penalty.
+        augment: random changes of the training images; ``shift-flip`` only where a mirrored image is as valid.
+        validation: share of the images held out when the data come without a ``val`` part.
+        seed: decides data order and augmentation.
+    """
+
+    epochs: Annotated[int, Meta(ge=1, le=10_000)] = 10
+    batch: Annotated[int, Meta(ge=2, le=4096)] = 64
+    learning_rate: Annotated[float, Meta(gt=0.0, le=10.0)] = 0.1
+    weight_decay: Annotated[float, Meta(ge=0.0, le=1.0)] = 5e-4
+    augment: Augment = "shift"
+    validation: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.2
+    seed: Seed = 0
+
+
+DEFAULT_SPARSITIES: tuple[float, ...] = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98)
+"""The candidates of a plan when none are named: finer where the pruned model changes faster."""
+
+
+def choices(literal: object) -> tuple[str, ...]:
+    """Return the names that one of the Literal types above allows, for help texts."""
+    kind = msgspec.inspect.type_info(literal)
+    assert isinstance(kind, msgspec.inspect.LiteralType)
+    return tuple(str(value) for value in kind.values)

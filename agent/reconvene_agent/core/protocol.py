@@ -1,0 +1,183 @@
+"""What the daemon (or a command line) and a worker say to each other: JSON lines over the worker's own channel.
+
+The worker first proves itself with ``ready``; then one request comes down, progress and events go up, and exactly one of
+``done`` and ``failed`` ends the talk. ``stop`` may come down at any time.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from reconvene_agent.core.budget import Budget
+from reconvene_agent.core.errors import ErrorCode
+from reconvene_agent.core.job import Step
+from reconvene_agent.core.options import MethodOptions, TrainingOptions
+
+VERSION = 1
+MAX_LINE = 1 << 20
+
+
+class Runtime(Struct, frozen=True):
+    """How to compute on this board: threads, and ONNX Runtime's execution providers in order of preference."""
+
+    inference_threads: int
+    training_threads: int
+    providers: tuple[str, ...]
+    batch_cap: int
+
+
+class PlanRequest(Struct, frozen=True, tag="plan"):
+    """Find the lowest sparsity that fits. ``sparsity`` imposes one instead; ``batch`` is that of training.
+
+    All paths in requests are absolute.
+    """
+
+    bundle: str
+    budget: Budget
+    runtime: Runtime
+    method: MethodOptions
+    sparsities: tuple[float, ...]
+    batch: int
+    sparsity: float | None = None
+
+
+class PruneRequest(Struct, frozen=True, tag="prune"):
+    """Prune a bundle at one sparsity and store the small model, untrained, in ``out``."""
+
+    bundle: str
+    sparsity: float
+    method: MethodOptions
+    runtime: Runtime
+    out: str
+
+
+class SpecializeRequest(Struct, frozen=True, tag="specialize"):
+    """The whole run. ``work`` holds what must survive an interruption; releases go below ``models``."""
+
+    plan: PlanRequest
+    training: TrainingOptions
+    data: str
+    work: str
+    models: str
+
+
+class PredictRequest(Struct, frozen=True, tag="predict"):
+    """Classify image files with a deployed model."""
+
+    images: tuple[str, ...]
+    model: str
+    runtime: Runtime
+    top: int = 3
+
+
+class BenchRequest(Struct, frozen=True, tag="bench"):
+    """Time the dense bundle against a release or a pruned model, interleaved."""
+
+    bundle: str
+    model: str
+    runtime: Runtime
+    seconds: float = 5.0
+
+
+class ExportWeightsRequest(Struct, frozen=True, tag="bundle-weights"):
+    """Write the initial weights that a seed stands for into a bundle's weights file."""
+
+    architecture: str
+    input: tuple[int, int, int]
+    classes: int
+    seed: int
+    path: str
+
+
+Request = PlanRequest | PruneRequest | SpecializeRequest | PredictRequest | BenchRequest | ExportWeightsRequest
+
+
+class Stop(Struct, frozen=True, tag="stop"):
+    """Stop at the next safe point. ``suspend`` keeps a checkpoint to resume from, ``cancel`` need not."""
+
+    mode: Literal["cancel", "suspend"]
+
+
+Downward = Request | Stop
+
+
+class Ready(Struct, frozen=True, tag="ready"):
+    """The handshake: the worker speaks this protocol version and is who was started."""
+
+    protocol: int
+    version: str
+    pid: int
+
+
+class Progress(Struct, frozen=True, tag="progress"):
+    """Where the run is: the step, the share of that step that is done (0 to 1), and a word for people."""
+
+    step: Step
+    fraction: float
+    note: str = ""
+
+
+class Happening(Struct, frozen=True, tag="event"):
+    """Something worth a record: ``plan``, ``prune``, ``epoch``, ``release``, ``warning`` … with its figures."""
+
+    name: str
+    data: dict[str, Any]
+
+
+class Done(Struct, frozen=True, tag="done"):
+    """The run succeeded with this result document."""
+
+    result: dict[str, Any]
+
+
+class Failed(Struct, frozen=True, tag="failed"):
+    """The run ended with a known failure. ``result`` holds what is worth keeping of it, such as an infeasible plan."""
+
+    code: ErrorCode
+    message: str
+    result: dict[str, Any] | None = None
+
+
+class Suspended(Struct, frozen=True, tag="suspended"):
+    """The run stopped as asked and can be resumed from its checkpoint."""
+
+
+Upward = Ready | Progress | Happening | Done | Failed | Suspended
+
+_upward = msgspec.json.Decoder(Upward)
+_downward = msgspec.json.Decoder(Downward)
+
+
+def encode(message: Upward | Downward) -> bytes:
+    """Return a message as one line.
+
+    Raises:
+        ValueError: the line is longer than MAX_LINE.
+    """
+    line = msgspec.json.encode(message) + b"\n"
+    if len(line) > MAX_LINE:
+        raise ValueError(f"a message of {len(line)} bytes is over the channel's limit of {MAX_LINE}")
+    return line
+
+
+def decode_upward(line: bytes) -> Upward:
+    """Read a worker's line.
+
+    Raises:
+        msgspec.DecodeError: it is not a message of this protocol.
+    """
+    message: Upward = _upward.decode(line)
+    return message
+
+
+def decode_downward(line: bytes) -> Downward:
+    """Read a line meant for the worker.
+
+    Raises:
+        msgspec.DecodeError: it is not a message of this protocol.
+    """
+    message: Downward = _downward.decode(line)
+    return message

@@ -1,0 +1,73 @@
+"""From what a user or controller asked for to what a worker is told: defaults filled in, budget resolved for this board."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from reconvene_agent.core import budget as budgets
+from reconvene_agent.core.budget import Budget, BudgetLimits
+from reconvene_agent.core.config import Config
+from reconvene_agent.core.device import Device
+from reconvene_agent.core.messages import PlanArgs, SpecializeArgs
+from reconvene_agent.core.profile import Profile
+from reconvene_agent.core.protocol import PlanRequest, Runtime, SpecializeRequest
+
+
+def runtime(profile: Profile, device: Device) -> Runtime:
+    """Return how to compute on this board; a profile's 0 threads means one for each core."""
+    compute = profile.compute
+    return Runtime(
+        inference_threads=min(compute.inference_threads or device.cores, device.cores),
+        training_threads=min(compute.training_threads or device.cores, device.cores),
+        providers=compute.providers,
+        batch_cap=profile.batch_cap,
+    )
+
+
+def resolve_budget(profile: Profile, config: Config, asked: BudgetLimits, asked_by: str, device: Device) -> Budget:
+    """Return the limits that hold: the profile's, over them the configuration's, over them those asked for now."""
+    sources: Sequence[tuple[str, BudgetLimits]] = (
+        (f"profile {profile.name}", profile.budget),
+        ("configuration", config.budget),
+        (asked_by, asked),
+    )
+    return budgets.resolve(sources, device.memory.available_mb)
+
+
+class Board(msgspec.Struct, frozen=True):
+    """The board at hand: what it is, what is known of its kind, and how its owner configured it."""
+
+    config: Config
+    profile: Profile
+    device: Device
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """What a command's arguments fall back to, as plain values."""
+        specialize = self.config.specialize
+        named = {name: value for name, value in (("bundle", specialize.bundle), ("data", specialize.data)) if value}
+        settings = {"sparsities": specialize.sparsities, "method": self.config.method, "training": self.config.training}
+        return {**named, **msgspec.to_builtins(settings)}
+
+    def plan_request(self, bundle: Path, args: PlanArgs, asked_by: str, batch: int | None = None) -> PlanRequest:
+        """Return the request for a plan; ``asked_by`` names the source of the arguments, ``batch`` is that of training."""
+        return PlanRequest(
+            bundle=str(bundle),
+            budget=resolve_budget(self.profile, self.config, args.budget, asked_by, self.device),
+            runtime=runtime(self.profile, self.device),
+            method=args.method,
+            sparsities=args.sparsities,
+            batch=min(batch or self.config.training.batch, self.profile.batch_cap),
+            sparsity=None if args.sparsity is msgspec.UNSET else args.sparsity,
+        )
+
+    def specialize_request(
+        self, bundle: Path, data: Path, work: Path, models: Path, args: SpecializeArgs, asked_by: str
+    ) -> SpecializeRequest:
+        """Return the request for a whole run: the plan, then training on ``data``, a release below ``models``."""
+        plan = self.plan_request(bundle, args, asked_by, args.training.batch)
+        return SpecializeRequest(plan=plan, training=args.training, data=str(data), work=str(work), models=str(models))

@@ -1,0 +1,68 @@
+"""The MQTT topics of one agent, built and taken apart (docs/mqtt.md)."""
+
+from __future__ import annotations
+
+import re
+
+from msgspec import Struct
+
+SERVICE = "reconvene-agent"
+
+_SEGMENT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")
+
+
+def valid_segment(text: str) -> bool:
+    """Whether a root, device id, operation or command id can stand in a topic: one level, no wildcard."""
+    return _SEGMENT.match(text) is not None
+
+
+class CommandTopic(Struct, frozen=True):
+    """The operation and the id in a command's topic."""
+
+    op: str
+    id: str
+
+
+class Topics(Struct, frozen=True):
+    """The topics of the agent on ``device`` below ``root``."""
+
+    root: str
+    device: str
+
+    @property
+    def service(self) -> str:
+        return f"{self.root}/device/{self.device}/service/{SERVICE}"
+
+    @property
+    def health(self) -> str:
+        return f"{self.service}/status/health"
+
+    @property
+    def commands(self) -> str:
+        """The filter that matches every command's topic, but not the capabilities."""
+        return f"{self.service}/cmd/+/+"
+
+    def twin(self, name: str) -> str:
+        return f"{self.service}/twin/{name}"
+
+    def measurement(self, name: str) -> str:
+        return f"{self.service}/m/{name}"
+
+    def event(self, name: str) -> str:
+        return f"{self.service}/e/{name}"
+
+    def capability(self, op: str) -> str:
+        return f"{self.service}/cmd/{op}"
+
+    def command(self, op: str, command_id: str) -> str:
+        return f"{self.service}/cmd/{op}/{command_id}"
+
+    def parse_command(self, topic: str) -> CommandTopic | None:
+        """Return the operation and id of one of this agent's commands, or None for any other topic."""
+        prefix = f"{self.service}/cmd/"
+        if not topic.startswith(prefix):
+            return None
+        op, slash, command_id = topic[len(prefix) :].partition("/")
+        if not slash or not valid_segment(op) or not valid_segment(command_id):
+            return None
+        return CommandTopic(op, command_id)

@@ -1,0 +1,80 @@
+"""Entry of the worker process: ``python -m reconvene_agent.worker --channel FD``.
+
+Shakes hands, takes one request, runs it and leaves. Standard output goes where standard error goes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+import msgspec
+
+from reconvene_agent import __version__
+from reconvene_agent.core import protocol
+from reconvene_agent.core.errors import AgentError, ErrorCode
+from reconvene_agent.core.protocol import Done, Failed, Ready, Stop, Suspended
+from reconvene_agent.worker.channel import Channel, StopRequested
+
+PR_SET_PDEATHSIG = 1
+OOM_SCORE = "500"
+
+
+def _become_expendable() -> None:
+    """Die with the parent, and be the first to go when memory runs out."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    try:
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
+        os.nice(10)
+    except OSError:
+        pass  # a sandbox may forbid both; the work is the same
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m reconvene_agent.worker")
+    parser.add_argument("--channel", type=int, required=True, metavar="FD")
+    descriptor = parser.parse_args(arguments).channel
+    # A Ctrl-C in the terminal reaches the whole process group; who started us decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.dup2(2, 1)
+    _become_expendable()
+    channel = Channel(descriptor)
+    channel.send(Ready(protocol.VERSION, __version__, os.getpid()))
+    try:
+        request = channel.receive()
+        if request is None or isinstance(request, Stop):
+            return 0
+        channel.watch_for_stop()
+        channel.send(_run(channel, request))
+    except msgspec.DecodeError as error:
+        channel.send(Failed(ErrorCode.INTERNAL, f"the request cannot be read: {error}"))
+    return 0
+
+
+def _run(channel: Channel, request: protocol.Request) -> Done | Failed | Suspended:
+    try:
+        from reconvene_agent.worker import operations
+
+        return Done(operations.run(request, channel))
+    except StopRequested as stop:
+        return Suspended() if stop.mode == "suspend" else Failed(ErrorCode.CANCELED, "canceled on request")
+    except AgentError as error:
+        return Failed(error.code, error.message, getattr(error, "result", None))
+    except ImportError as error:
+        missing = error.name or str(error)
+        return Failed(ErrorCode.INTERNAL, f"{sys.executable} lacks {missing}: install 'reconvene-agent[worker]' there")
+    except MemoryError:
+        traceback.print_exc()
+        return Failed(ErrorCode.NO_MEMORY, "the board ran out of memory: lower the training batch or the budget")
+    except Exception as error:  # noqa: BLE001 - the boundary of the process: whatever went wrong, the other side gets an answer
+        traceback.print_exc()
+        return Failed(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

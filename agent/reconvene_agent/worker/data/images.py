@@ -1,0 +1,71 @@
+"""One image file to one array, the same way for training and for prediction."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+MAX_PIXELS = 64_000_000
+
+Pixels = NDArray[np.uint8]
+
+
+class BrokenImageError(Exception):
+    """A file that is no image, is cut short, or unpacks to an unreasonable size; the text says which."""
+
+
+def decode(content: bytes, input_shape: tuple[int, int, int]) -> Pixels:
+    """Decode an image to (C, H, W) uint8: one channel is grey, three are RGB; another size is scaled to fit.
+
+    Raises:
+        BrokenImageError: the bytes cannot be decoded.
+    """
+    channels, height, width = input_shape
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(channels)
+    if mode is None:
+        raise BrokenImageError(f"an image file cannot fill {channels} channels")
+    try:
+        with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
+            _refuse_bomb(image)
+            image.draft(mode, (width, height))
+            # Cameras store the way they were held as a tag; only upright pixels are comparable.
+            upright = ImageOps.exif_transpose(image).convert(mode)
+    except BrokenImageError:
+        raise
+    except Exception as error:
+        raise BrokenImageError(str(error) or type(error).__name__) from error
+    if upright.size != (width, height):
+        upright = upright.resize((width, height), Image.Resampling.BILINEAR)
+    pixels = np.asarray(upright, dtype=np.uint8)
+    return pixels[np.newaxis] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _refuse_bomb(image: Image.Image) -> None:
+    """Refuse, before anything is unpacked, an image that would take more memory than any camera's."""
+    if image.width * image.height > MAX_PIXELS:
+        raise BrokenImageError(f"{image.width}×{image.height} pixels are too many")
+
+
+def read(path: Path, input_shape: tuple[int, int, int]) -> Pixels:
+    """Read and decode an image file.
+
+    Raises:
+        BrokenImageError: it cannot be read or decoded.
+    """
+    try:
+        return decode(path.read_bytes(), input_shape)
+    except OSError as error:
+        raise BrokenImageError(error.strerror or str(error)) from error
+
+
+def normalize(pixels: Pixels, mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
+    """Scale (N, C, H, W) pixels to 0..1, take off the channels' ``mean`` and divide by their ``std``."""
+    shape = (1, -1, 1, 1)
+    centre, spread = (np.asarray(values, dtype=np.float32).reshape(shape) for values in (mean, std))
+    result: NDArray[np.float32] = (pixels.astype(np.float32) / np.float32(255.0) - centre) / spread
+    return result

@@ -1,0 +1,1 @@
+"""From a trained model to the file that serves: ONNX export, parity with torch, latency, prediction."""

@@ -1,0 +1,84 @@
+"""ONNX Runtime sessions as the board's profile wants them, and how long an inference takes in one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from reconvene_agent.core.errors import AgentError, ErrorCode
+from reconvene_agent.core.protocol import Runtime
+from reconvene_agent.core.release import Latency
+
+WARM_UP = 5
+MIN_RUNS = 30
+MAX_RUNS = 2000
+
+
+def open_session(model: Path | bytes, runtime: Runtime) -> onnxruntime.InferenceSession:
+    """Open a model with the profile's threads, and the first of its providers that this ONNX Runtime has.
+
+    Raises:
+        AgentError: the model cannot be loaded.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = runtime.inference_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    present = onnxruntime.get_available_providers()
+    providers = [name for name in runtime.providers if name in present] or ["CPUExecutionProvider"]
+    try:
+        return onnxruntime.InferenceSession(str(model) if isinstance(model, Path) else model, options, providers=providers)
+    except Exception as error:
+        raise AgentError(f"ONNX Runtime cannot load the model: {error}", ErrorCode.EXPORT_MISMATCH) from error
+
+
+class Stopwatch:
+    """Times single inferences of one session at batch 1 on a fixed random image."""
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self._session = session
+        entry = session.get_inputs()[0]
+        shape = (1, *entry.shape[1:])
+        image = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+        self._feed: dict[str, NDArray[np.float32]] = {entry.name: image}
+        self.milliseconds: list[float] = []
+
+    def warm_up(self) -> None:
+        for _ in range(WARM_UP):
+            self._session.run(None, self._feed)
+
+    def run(self, count: int) -> None:
+        """Time ``count`` inferences."""
+        for _ in range(count):
+            start = time.perf_counter_ns()
+            self._session.run(None, self._feed)
+            self.milliseconds.append((time.perf_counter_ns() - start) / 1e6)
+
+    @property
+    def latency(self) -> Latency:
+        return percentiles(self.milliseconds)
+
+
+def percentiles(milliseconds: Sequence[float]) -> Latency:
+    """Return the median and 95th percentile of single inferences."""
+    p50, p95 = np.percentile(np.asarray(milliseconds), (50, 95))
+    return Latency(round(float(p50), 4), round(float(p95), 4), len(milliseconds))
+
+
+def measure(sessions: Sequence[onnxruntime.InferenceSession], seconds: float) -> list[Latency]:
+    """Time several sessions in turn for about ``seconds`` in all, so that whatever disturbs the board disturbs all alike."""
+    watches = [Stopwatch(session) for session in sessions]
+    for watch in watches:
+        watch.warm_up()
+    deadline = time.perf_counter() + seconds
+    while len(watches[0].milliseconds) < MAX_RUNS:
+        for watch in watches:
+            watch.run(5)
+        if time.perf_counter() > deadline and len(watches[0].milliseconds) >= MIN_RUNS:
+            break
+    return [watch.latency for watch in watches]

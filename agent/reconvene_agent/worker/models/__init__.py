@@ -1,0 +1,1 @@
+"""Dense models, their initial weights, and what a model costs."""

@@ -1,0 +1,97 @@
+"""Where a bundle's initial weights come from: its seed, or the safetensors file that it ships, read tensor by tensor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from reconvene_agent.core import atomic
+from reconvene_agent.core.bundle import WEIGHTS, BundleManifest
+from reconvene_agent.core.errors import BundleError
+from reconvene_agent.worker.models import initial
+
+
+class WeightSource(Protocol):
+    """Initial weights of a dense model, one tensor at a time."""
+
+    def weight(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """Return the dense weight called ``name``."""
+
+    def fill(self, model: nn.Module) -> nn.Module:
+        """Give a model on the meta device its weights: shipped ones where the shape is the dense one, else drawn anew."""
+
+
+class SeedWeights:
+    """Weights that the seed alone tells; nothing is read."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def weight(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        return initial.kaiming_normal(name, shape, self._seed)
+
+    def fill(self, model: nn.Module) -> nn.Module:
+        return initial.materialize(model, self._seed)
+
+
+class FileWeights:
+    """Weights from a safetensors file; the seed serves the layers whose shape changed."""
+
+    def __init__(self, path: Path, seed: int) -> None:
+        self._path = path
+        self._seed = seed
+
+    def weight(self, name: str, shape: tuple[int, ...]) -> Tensor:  # noqa: ARG002 - checked when the bundle was opened
+        with self._open() as file:
+            tensor: Tensor = file.get_tensor(name)
+        return tensor
+
+    def fill(self, model: nn.Module) -> nn.Module:
+        initial.materialize(model, self._seed)
+        with self._open() as file, torch.no_grad():
+            for name, tensor in model.state_dict().items():
+                if tuple(file.get_slice(name).get_shape()) == tuple(tensor.shape):
+                    tensor.copy_(file.get_tensor(name))
+        return model
+
+    def check(self, model: nn.Module) -> None:
+        """Refuse a file whose tensors are not those of the dense ``model``.
+
+        Raises:
+            BundleError: names or shapes differ.
+        """
+        expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        with self._open() as file:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        if wrong:
+            raise BundleError(f"{self._path}: {len(wrong)} tensors do not match the architecture, {wrong[0]} among them")
+
+    def _open(self) -> safe_open:
+        try:
+            return safe_open(self._path, framework="pt", device="cpu")
+        except (SafetensorError, OSError) as error:
+            raise BundleError(f"{self._path} is not a readable safetensors file: {error}") from error
+
+
+def source(folder: Path, manifest: BundleManifest, dense: nn.Module) -> WeightSource:
+    """Return the bundle's weights, checked against the dense model's shapes.
+
+    Raises:
+        BundleError: the weights file cannot be read or does not match.
+    """
+    if not manifest.ships_weights:
+        return SeedWeights(manifest.seed)
+    weights = FileWeights(folder / WEIGHTS, manifest.seed)
+    weights.check(dense)
+    return weights
+
+
+def write(model: nn.Module, path: Path) -> None:
+    """Store a model's tensors as safetensors, wholly or not at all."""
+    atomic.write_with(path, lambda aside: save_file({k: v.contiguous() for k, v in model.state_dict().items()}, aside))

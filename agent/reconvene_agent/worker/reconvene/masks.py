@@ -1,0 +1,33 @@
+"""Unstructured masks of the sensitive layers, and how they hold while the model trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+Masks = dict[str, Tensor]
+"""Boolean tensors by layer name, in the shape of the layer's weight; False is pruned."""
+
+
+def draw(model: nn.Module, sizes: Mapping[str, int]) -> Masks:
+    """Mask all but the ``sizes[name]`` largest |w| of each layer named."""
+    masks = {}
+    for name, kept in sizes.items():
+        weight = _weight(model, name).detach().abs().reshape(-1)
+        mask = torch.zeros(weight.shape, dtype=torch.bool)
+        mask[torch.topk(weight, kept, sorted=False).indices] = True
+        masks[name] = mask.reshape(_weight(model, name).shape)
+    return masks
+
+
+def apply(model: nn.Module, masks: Masks) -> None:
+    """Set every pruned weight to zero. Done after each step of the optimizer, since momentum and decay move zeros too."""
+    with torch.no_grad():
+        for name, mask in masks.items():
+            _weight(model, name).mul_(mask)
+
+
+def _weight(model: nn.Module, name: str) -> Tensor:
+    return model.get_parameter(f"{name}.weight")

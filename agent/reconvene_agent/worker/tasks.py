@@ -1,0 +1,147 @@
+"""The single steps on their own: plan, prune, bench, and writing a bundle's weights."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+
+from reconvene_agent.core import release as releases
+from reconvene_agent.core.bundle import ModelSpec
+from reconvene_agent.core.errors import BundleError, UsageError
+from reconvene_agent.core.job import Step
+from reconvene_agent.core.plan import Plan
+from reconvene_agent.core.protocol import BenchRequest, ExportWeightsRequest, PlanRequest, PruneRequest
+from reconvene_agent.core.release import Latency
+from reconvene_agent.worker import memory
+from reconvene_agent.worker.channel import Channel
+from reconvene_agent.worker.deploy.export import Exporter
+from reconvene_agent.worker.deploy.session import measure, open_session
+from reconvene_agent.worker.models import costs, initial, registry, weights
+from reconvene_agent.worker.models.costs import Costs
+from reconvene_agent.worker.models.opened import OpenBundle, open_bundle
+from reconvene_agent.worker.planning.search import Planner
+from reconvene_agent.worker.reconvene import stored
+from reconvene_agent.worker.reconvene.method import Design, Reconvene, narrow
+
+
+def find_plan(request: PlanRequest, bundle: OpenBundle, exporter: Exporter, channel: Channel) -> Plan:
+    """Return the plan, an imposed sparsity's or the search's. It may have no choice: that is the caller's to refuse."""
+    planner = Planner(Reconvene(bundle, request.method), exporter, request.runtime, request.batch)
+
+    def report(fraction: float, note: str) -> None:
+        channel.progress(Step.PLAN, fraction, note)
+
+    if request.sparsity is not None:
+        return planner.imposed(request.sparsity, request.budget, report)
+    return planner.search(request.sparsities, request.budget, report)
+
+
+def plan(request: PlanRequest, channel: Channel) -> dict[str, Any]:
+    """Find the plan on its own; ``seconds`` does not count the imports."""
+    torch.set_num_threads(request.runtime.training_threads)
+    started = time.perf_counter()
+    bundle = open_bundle(Path(request.bundle))
+    found = find_plan(request, bundle, Exporter(bundle.spec.input), channel)
+    document: dict[str, Any] = msgspec.to_builtins(found)
+    return {**document, "seconds": round(time.perf_counter() - started, 3)}
+
+
+def dense_costs(bundle: OpenBundle) -> Costs:
+    """Return what the dense model costs on paper."""
+    return costs.count(registry.build(bundle.spec), bundle.spec, batch=1, mask_sizes={})
+
+
+def layer_documents(design: Design) -> list[dict[str, Any]]:
+    """Return the report of every prunable layer as a document."""
+    return [{**asdict(layer), "density": round(layer.density, 6)} for layer in design.layers]
+
+
+def prune(request: PruneRequest, channel: Channel) -> dict[str, Any]:
+    """Prune a bundle and store the small model; ``seconds`` counts the work, imports apart."""
+    torch.set_num_threads(request.runtime.training_threads)
+    marks = [("start", time.perf_counter())]
+
+    def mark(stage: str, fraction: float) -> None:
+        marks.append((stage, time.perf_counter()))
+        channel.progress(Step.PRUNE, fraction, stage)
+
+    bundle = open_bundle(Path(request.bundle))
+    reconvene = Reconvene(bundle, request.method)
+    mark("open", 0.1)
+    (design,) = reconvene.design([request.sparsity])
+    mark("design", 0.6)
+    pruned = reconvene.build(design)
+    mark("build", 0.9)
+    stored.write(Path(request.out), pruned, bundle.digest)
+    mark("write", 1.0)
+    stages = {stage: round(end - start, 4) for (_, start), (stage, end) in itertools.pairwise(marks)}
+    dense, small = dense_costs(bundle), design.costs()
+    return {
+        "out": request.out,
+        "sparsity": request.sparsity,
+        "layers": layer_documents(design),
+        "params": {"dense": dense.params, "stored": small.params, "nonzero": small.nonzero},
+        "macs": {"dense": dense.macs, "pruned": small.macs},
+        "seconds": {**stages, "total": round(marks[-1][1] - marks[0][1], 4)},
+        "peak_rss_mb": round(memory.peak_mb(), 1),
+    }
+
+
+def bench(request: BenchRequest, channel: Channel) -> dict[str, Any]:
+    """Deploy the dense bundle the same way as the small model and time both in turn, at batch 1."""
+    torch.set_num_threads(request.runtime.training_threads)
+    channel.progress(Step.EXPORT, 0.0, "exporting the dense model")
+    bundle = open_bundle(Path(request.bundle))
+    exporter = Exporter(bundle.spec.input)
+    dense = exporter.to_onnx(bundle.dense()).SerializeToString()
+    channel.progress(Step.EXPORT, 0.7, "reading the pruned model")
+    small, small_params, small_macs = _small_model(Path(request.model), bundle, exporter)
+    channel.progress(Step.EVALUATE, 0.0, f"timing both for {request.seconds:g} s")
+    sessions = [open_session(model, request.runtime) for model in (dense, small)]
+    dense_latency, small_latency = measure(sessions, request.seconds)
+    paper = dense_costs(bundle)
+    sides = {
+        "dense": _side(len(dense), paper.params, paper.macs, dense_latency),
+        "pruned": _side(len(small), small_params, small_macs, small_latency),
+    }
+    ratio = {name: round(sides["dense"][name] / sides["pruned"][name], 3) for name in ("bytes", "params", "macs")}
+    ratio["latency_p50"] = round(dense_latency.p50 / small_latency.p50, 3)
+    return {**sides, "ratio": ratio, "threads": request.runtime.inference_threads, "providers": sessions[0].get_providers()}
+
+
+def _small_model(folder: Path, bundle: OpenBundle, exporter: Exporter) -> tuple[bytes, int, int]:
+    """Return the ONNX file, parameters and MACs of a release or of a pruned model that comes from this bundle."""
+    if (folder / stored.DESIGN).is_file():
+        design, module = stored.read(folder)
+        _same_model(design.model, bundle, folder)
+        paper = costs.count(narrow(design.model, design.widths), design.model, batch=1, mask_sizes=design.mask_sizes)
+        return exporter.to_onnx(module).SerializeToString(), paper.params, paper.macs
+    found = releases.folder_of(folder)
+    release = releases.read(found)
+    _same_model(release.model, bundle, folder)
+    return (found / releases.ONNX).read_bytes(), release.params, release.macs
+
+
+def _same_model(spec: ModelSpec, bundle: OpenBundle, folder: Path) -> None:
+    if spec != bundle.spec:
+        raise UsageError(f"{folder} is a {spec.architecture}, not the bundle's {bundle.spec.architecture} of that input")
+
+
+def _side(size: int, params: int, macs: int, latency: Latency) -> dict[str, Any]:
+    return {"bytes": size, "params": params, "macs": macs, "latency_ms": msgspec.to_builtins(latency)}
+
+
+def export_weights(request: ExportWeightsRequest) -> dict[str, Any]:
+    """Write the weights that a seed stands for, so that a bundle can ship them."""
+    model = registry.build(ModelSpec(request.architecture, request.input, request.classes))
+    try:
+        weights.write(initial.materialize(model, request.seed), Path(request.path))
+    except OSError as error:
+        raise BundleError(f"{request.path} cannot be written: {error.strerror}") from error
+    return {"path": request.path, "bytes": Path(request.path).stat().st_size}
