@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import re
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -34,6 +34,7 @@ class AgentSection(Struct, frozen=True, forbid_unknown_fields=True):
         runtime_dir: the local socket; systemd's RuntimeDirectory, or ``state_dir``, when empty.
         bundles_dir, data_dir: where names in commands are looked up; inside ``state_dir`` when empty.
         profile: a profile's name, or ``auto``.
+        trust_clock: believe the clock although no time service vouches for it, as on a board kept right by other means.
         log_level: what goes to stderr.
     """
 
@@ -43,6 +44,7 @@ class AgentSection(Struct, frozen=True, forbid_unknown_fields=True):
     bundles_dir: str = ""
     data_dir: str = ""
     profile: str = "auto"
+    trust_clock: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -130,6 +132,11 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
         else:
             folder = self.state_dir
         return folder / "control.sock"
+
+    @property
+    def status_path(self) -> Path:
+        """The last known status, for when the agent does not run."""
+        return self.state_dir / "status.json"
 
     @property
     def bundles_dir(self) -> Path:
@@ -228,8 +235,7 @@ def decode(document: dict[str, Any]) -> Config:
     known = {field.name: field for field in msgspec.structs.fields(Config)}
     for name, content in document.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            problems.append(f"{name}: there is no such section" + (f"; is it [{near[0]}]?" if near else ""))
+            problems.append(f"{name}: there is no such section{_similar(name, known)}")
             continue
         fields = {f.name: f for f in msgspec.structs.fields(known[name].type)}
         if not isinstance(content, dict):
@@ -238,8 +244,7 @@ def decode(document: dict[str, Any]) -> Config:
         good = {}
         for key, value in content.items():
             if key not in fields:
-                near = difflib.get_close_matches(key, fields, 1)
-                problems.append(f"{name}.{key}: there is no such setting" + (f"; is it {near[0]}?" if near else ""))
+                problems.append(f"{name}.{key}: there is no such setting{_similar(key, fields)}")
                 continue
             try:
                 msgspec.convert(value, fields[key].type)
@@ -252,6 +257,13 @@ def decode(document: dict[str, Any]) -> Config:
     if problems:
         raise UsageError("\n".join(problems))
     return config
+
+
+def _similar(name: str, known: Iterable[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; is it {near[0]}?" if near else ""
 
 
 def find() -> Path | None:

@@ -1,0 +1,96 @@
+"""``status``: what the agent on this board is doing, or was doing when it last ran."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from typing import Any
+
+import msgspec
+
+from reconvene_agent.cli.arguments import add_common
+from reconvene_agent.cli.output import print_json, size
+from reconvene_agent.core import config
+from reconvene_agent.core.config import Config
+from reconvene_agent.core.errors import EXIT_DEGRADED, EXIT_NOT_RUNNING, EXIT_OK, NotRunningError
+from reconvene_agent.daemon.control import ask_status
+
+REFRESH_S = 1.0
+CLEAR_SCREEN = "\033[2J\033[H"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_common(parser)
+    parser.add_argument("--watch", action="store_true", help="show it again every second until Ctrl-C")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    settings = config.load(arguments.config)
+    if arguments.watch:
+        return _watch(settings, arguments.json)
+    document, code = look(settings)
+    _print(document, arguments.json)
+    return code
+
+
+def look(settings: Config) -> tuple[dict[str, Any], int]:
+    """Return the status and its exit code: from the agent, else what it left on disk, marked as not running."""
+    try:
+        document = ask_status(settings.socket_path)
+    except NotRunningError as error:
+        last: dict[str, Any] = {"device_id": settings.device_id, "job": None, "release": None, "device": None, "broker": {}}
+        try:
+            last |= msgspec.json.decode(settings.status_path.read_bytes(), type=dict[str, Any])
+        except (OSError, msgspec.DecodeError):
+            pass  # it never ran here, or we may not read its state
+        return {**last, "state": "not running", "problems": [error.message]}, EXIT_NOT_RUNNING
+    return document, EXIT_DEGRADED if document["problems"] else EXIT_OK
+
+
+def _watch(settings: Config, as_json: bool) -> int:
+    code = EXIT_OK
+    try:
+        while True:
+            document, code = look(settings)
+            if not as_json:
+                print(CLEAR_SCREEN if sys.stdout.isatty() else "")
+            _print(document, as_json)
+            sys.stdout.flush()
+            time.sleep(REFRESH_S)
+    except KeyboardInterrupt:
+        return code
+
+
+def _print(document: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(document)
+        return
+    for name, value in _lines(document):
+        print(f"{name:<10}{value}")
+
+
+def _lines(document: dict[str, Any]) -> list[tuple[str, str]]:
+    lines = [("state", document["state"]), ("device", document["device_id"])]
+    if document["state"] == "not running" and "updated_at" in document:
+        lines.append(("last seen", document["updated_at"]))
+    broker, job, release, device = (document[name] for name in ("broker", "job", "release", "device"))
+    if broker.get("url"):
+        connection = f"MQTT {broker['protocol']}" if broker["connected"] else "not connected"
+        lines.append(("broker", f"{broker['url']}, {connection}"))
+    if job:
+        note = f" ({job['note']})" if job["note"] else ""
+        lines.append(("job", f"{job['op']}/{job['id']}: {job['step']} {job['progress']:.0%}{note}, {job['elapsed_s']:.0f} s"))
+    if release:
+        figures = [f"sparsity {release['sparsity']:g}", size(release["bytes"]), f"p95 {release['latency_ms']['p95']:.2f} ms"]
+        if release["accuracy"] is not None:
+            figures.append(f"accuracy {release['accuracy']:.1%}")
+        lines.append(("model", f"{release['version']}: {', '.join(figures)}"))
+    if device:
+        memory = device["memory"]
+        facts = [device["model"], f"{memory['available_mb']:.0f} of {memory['total_mb']:.0f} MiB available"]
+        if device["temperature_c"] is not None:
+            facts.append(f"{device['temperature_c']:.0f} °C")
+        lines.append(("board", ", ".join(facts)))
+    lines += [("problem", problem) for problem in document["problems"]]
+    return lines

@@ -1,0 +1,191 @@
+"""The agent itself: its whole state, and one function from an event to what is to be done about it.
+
+Pure: no clock, no disk, no socket. The loop hands in events with the time they are handled at, and carries out the effects
+in their order. The life of commands is in ``commands``; here is the agent's own: start and stop, the broker, the board.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from reconvene_agent.core.clock import Now
+from reconvene_agent.core.config import Config
+from reconvene_agent.core.device import Device
+from reconvene_agent.core.job import Command
+from reconvene_agent.core.release import Release
+from reconvene_agent.daemon import announce, events, reports, status
+from reconvene_agent.daemon import effects as do
+from reconvene_agent.daemon.commands import Commands
+from reconvene_agent.daemon.effects import Effect
+from reconvene_agent.daemon.events import Event
+from reconvene_agent.daemon.identity import Identity
+from reconvene_agent.daemon.status import Broker
+from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
+
+SETTLE_S = 0.5
+TIDY_EVERY_S = 600.0
+
+Effects = Iterator[Effect]
+
+
+class Agent:
+    """One agent. ``known`` is what the journal held; ``defaults`` fills in what commands leave out."""
+
+    def __init__(self, identity: Identity, config: Config, known: Iterable[Command], defaults: dict[str, Any], now: Now) -> None:
+        self._identity = identity
+        self._topics = identity.topics
+        self._config = config
+        self._commands = Commands(identity, config, known, defaults)
+        self._started = now.mono
+        self._broker = Broker(config.broker.url)
+        self._announced = False
+        self._settle_at: float | None = None
+        self._sample_at = now.mono
+        self._tidy_at = now.mono
+        self._device: Device | None = None
+        self._release: Release | None = None
+        self._quitting = False
+        commands = self._commands
+        self._handlers: dict[type[Event], Callable[[Any, Now], Effects]] = {
+            events.Started: self._on_started,
+            events.Connected: self._on_connected,
+            events.Disconnected: self._on_disconnected,
+            events.Received: self._on_received,
+            events.Acknowledged: lambda event, _now: commands.acknowledged(event.token),
+            events.LaunchFailed: commands.launch_failed,
+            events.JournalFailed: commands.journal_failed,
+            events.Sampled: self._on_sampled,
+            events.ReleaseRead: self._on_release_read,
+            events.StatusAsked: self._on_status_asked,
+            events.StopAsked: lambda _event, now: commands.stop_for_shutdown(now),
+            events.Tick: self._on_tick,
+            WorkerSaid: commands.worker_said,
+            WorkerEnded: commands.worker_ended,
+        }
+
+    def handle(self, event: Event, now: Now) -> list[Effect]:
+        """Take in one event and return what is to be done, in order."""
+        before = self._commands.state
+        effects = list(self._handlers[type(event)](event, now))
+        effects += self._commands.start_due(now)
+        if self._commands.state != before:
+            effects += self._health(now)
+            effects.append(do.Remember(self.status(now)))
+        if self._commands.stopping and self._commands.running is None and not self._quitting:
+            self._quitting = True
+            effects += self._quit(now)
+        return effects
+
+    def due(self, now: Now) -> float:
+        """Return when, on the monotonic clock, the agent wants a Tick if nothing happens before."""
+        times = (self._sample_at, self._tidy_at, self._settle_at, self._commands.due(now))
+        return min(time for time in times if time is not None)
+
+    def status(self, now: Now) -> dict[str, Any]:
+        """Return the status document."""
+        return status.document(
+            self._identity,
+            now,
+            self._started,
+            self._commands.state,
+            self._broker,
+            self._commands.running,
+            self._release,
+            self._device,
+        )
+
+    # --- life of the process ---------------------------------------------------------------------------------------------
+
+    def _on_started(self, _event: events.Started, now: Now) -> Effects:
+        yield do.Sample()
+        yield do.ReadRelease()
+        yield from self._commands.resume(now)
+        yield do.Remember(self.status(now))
+
+    def _quit(self, now: Now) -> Effects:
+        yield do.Remember({**self.status(now), "state": "stopped"})
+        yield do.Publish(self._topics.health, announce.down(self._identity))
+        yield do.Quit()
+
+    def _on_tick(self, _event: events.Tick, now: Now) -> Effects:
+        if self._settle_at is not None and now.mono >= self._settle_at:
+            self._settle_at = None
+            yield from self._announce(now)
+        if now.mono >= self._sample_at:
+            self._sample_at = now.mono + self._config.telemetry.interval_s
+            yield do.Sample()
+        if now.mono >= self._tidy_at:
+            self._tidy_at = now.mono + TIDY_EVERY_S
+            yield from self._commands.tidy(now, self._announced)
+        yield from self._commands.supervise(now)
+
+    def _on_sampled(self, event: events.Sampled, now: Now) -> Effects:
+        first = self._device is None
+        self._device = event.device
+        if first:
+            yield announce.twin(self._identity, "hardware", announce.hardware(event.device))
+        yield reports.measurement(self._topics, "system", event.figures, now.wall)
+
+    def _on_release_read(self, event: events.ReleaseRead, _now: Now) -> Effects:
+        if event.release != self._release and event.release is not None:
+            yield announce.twin(self._identity, "model", announce.model(event.release))
+        self._release = event.release
+
+    def _on_status_asked(self, event: events.StatusAsked, now: Now) -> Effects:
+        yield do.Answer(event.ticket, self.status(now))
+
+    # --- the broker ------------------------------------------------------------------------------------------------------
+
+    def _on_connected(self, event: events.Connected, now: Now) -> Effects:
+        self._broker = Broker(self._broker.url, True, event.protocol, "")
+        # Retained commands arrive now; only when they are known is the birth announced, so that it tells the truth.
+        self._settle_at = now.mono + SETTLE_S
+        yield do.Log("info", f"connected to {self._broker.url} with MQTT {event.protocol}")
+
+    def _on_disconnected(self, event: events.Disconnected, now: Now) -> Effects:
+        was = self._broker.connected
+        self._broker = Broker(self._broker.url, False, "", event.reason)
+        self._announced, self._settle_at = False, None
+        yield do.Log("warning", f"no broker: {event.reason}; next try in {event.retry_s:.0f} s")
+        if was:
+            yield do.Remember(self.status(now))
+
+    def _announce(self, now: Now) -> Effects:
+        self._announced = True
+        yield from announce.birth(self._identity)
+        yield announce.up(self._identity, self._commands.state, now.wall)
+        yield announce.twin(self._identity, "config", self._config.public())
+        if self._device is not None:
+            yield announce.twin(self._identity, "hardware", announce.hardware(self._device))
+        if self._release is not None:
+            yield announce.twin(self._identity, "model", announce.model(self._release))
+        yield from self._commands.announce()
+        yield do.Remember(self.status(now))
+
+    def _health(self, now: Now) -> Effects:
+        if self._announced:
+            yield announce.up(self._identity, self._commands.state, now.wall)
+
+    def _on_received(self, event: events.Received, now: Now) -> Effects:
+        if event.topic == self._topics.health:
+            if self._announced and self._says_down(event.payload):
+                yield from self._health(now)
+            return
+        topic = self._topics.parse_command(event.topic)
+        if topic is None:
+            yield do.Log("debug", f"a message on {event.topic} is not for this agent")
+            return
+        if self._settle_at is not None:
+            self._settle_at = now.mono + SETTLE_S
+        yield from self._commands.receive(event, topic, now)
+
+    def _says_down(self, raw: bytes | None) -> bool:
+        """Whether a health message is not our own ``up``: the last will of an earlier session, say."""
+        try:
+            said = msgspec.json.decode(raw or b"{}", type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return True
+        return said.get("status") != "up" or said.get("session") != self._identity.session

@@ -1,0 +1,288 @@
+"""The life of every command: accepted, started, followed, stopped, finished. Pure; at most one job runs at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from reconvene_agent.core.clock import Now
+from reconvene_agent.core.config import Config
+from reconvene_agent.core.errors import AgentError, ErrorCode
+from reconvene_agent.core.job import Command, Status, Step, advance, payload
+from reconvene_agent.core.messages import OPERATIONS, CancelArgs, decode_args
+from reconvene_agent.core.protocol import Happening
+from reconvene_agent.core.topics import CommandTopic
+from reconvene_agent.daemon import announce, events, intake, reports
+from reconvene_agent.daemon import effects as do
+from reconvene_agent.daemon.book import CommandBook, envelope_of, expired, waits_for
+from reconvene_agent.daemon.effects import Effect
+from reconvene_agent.daemon.identity import Identity
+from reconvene_agent.daemon.running import RunningJob, StopReason, failed
+from reconvene_agent.daemon.supervision import Action, Supervision
+from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
+
+Effects = Iterator[Effect]
+
+
+class Commands:
+    """The commands of one agent. ``known`` is what the journal held; ``defaults`` fills in what commands leave out."""
+
+    def __init__(self, identity: Identity, config: Config, known: Iterable[Command], defaults: dict[str, Any]) -> None:
+        self._identity = identity
+        self._topics = identity.topics
+        self._limits = config.worker
+        self._defaults = defaults
+        self._book = CommandBook(known)
+        self.running: RunningJob | None = None
+        self.stopping = False
+
+    @property
+    def state(self) -> str:
+        """The word for what the agent is doing."""
+        if self.stopping:
+            return "stopping"
+        return "idle" if self.running is None else self.running.command.op
+
+    def due(self, now: Now) -> float | None:
+        """Return when something is due with a command, on the monotonic clock."""
+        times = (self._book.next_start(now), None if self.running is None else self.running.due)
+        return min((time for time in times if time is not None), default=None)
+
+    # --- from the fleet --------------------------------------------------------------------------------------------------
+
+    def receive(self, event: events.Received, topic: CommandTopic, now: Now) -> Effects:
+        """Take in a message on a command's topic."""
+        label = f"{topic.op}/{topic.id}"
+        known = self._book.get(label)
+        found = intake.sort_message(event, topic, known, now, self._defaults)
+        if isinstance(found, intake.Accepted):
+            yield from self._accept(found, now)
+        elif isinstance(found, intake.Refused):
+            yield from self._refuse(found, known)
+        elif isinstance(found, intake.Orphan):
+            yield do.Log("warning", f"{label} was running, but the journal does not know it")
+            yield self._publish(found.command)
+        elif known is None:
+            return
+        elif isinstance(found, intake.Repeated):
+            yield self._publish(known)
+        elif isinstance(found, intake.Cleared):
+            yield from self._note_cleared(known)
+        elif found.rev > known.rev:
+            # Progress is published more often than it is journaled, so after a restart the broker may know a newer rev.
+            yield from self._catch_up(known, found.rev)
+
+    def _note_cleared(self, known: Command) -> Effects:
+        if known.status.terminal and not known.cleared:
+            cleared = msgspec.structs.replace(known, cleared=True, acknowledged=True)
+            self._book.put(cleared)
+            yield do.Save(cleared)
+
+    def _catch_up(self, known: Command, rev: int) -> Effects:
+        newer = msgspec.structs.replace(known, rev=rev + 1)
+        self._book.put(newer)
+        if self.running is not None and self.running.command.label == known.label:
+            self.running.command = msgspec.structs.replace(self.running.command, rev=rev + 1)
+            newer = self.running.command
+        yield self._publish(newer)
+
+    def _refuse(self, found: intake.Refused, known: Command | None) -> Effects:
+        refusal = found.command
+        yield do.Log("warning", f"{refusal.label} is refused: {refusal.reason}")
+        topic = self._topics.command(refusal.op, refusal.id)
+        # Where the id belongs to another command the answer passes by, and the retained message stays that command's.
+        yield do.Publish(topic, payload(refusal), retain=not found.reused)
+        if found.reused and known is not None:
+            yield self._publish(known)
+
+    def _accept(self, found: intake.Accepted, now: Now) -> Effects:
+        command = found.command
+        is_job = OPERATIONS[command.op].is_job
+        waiting = waits_for(found.envelope, now)
+        if is_job and not waiting and (self.running is not None or self.stopping):
+            busy = self.running.command.label if self.running is not None else "the agent is stopping"
+            refusal = failed(command, ErrorCode.BUSY, f"busy with {busy}", now)
+            yield from self._refuse(intake.Refused(refusal), None)
+            return
+        scheduled = advance(command, now.wall, Status.SCHEDULED, reason=waiting)
+        self._book.put(scheduled)
+        yield do.Log("info", f"{command.label} is accepted" + (f"; it {waiting}" if waiting else ""))
+        if is_job or waiting:
+            yield do.Save(scheduled, first=True)
+            yield self._publish(scheduled)
+
+    def acknowledged(self, label: str) -> Effects:
+        """Note that the broker has the end of a command."""
+        command = self._book.get(label)
+        if command is not None and command.status.terminal and not command.acknowledged:
+            command = msgspec.structs.replace(command, acknowledged=True)
+            self._book.put(command)
+            yield do.Save(command)
+
+    def announce(self) -> Effects:
+        """Publish the state of every command that the broker may not know."""
+        for command in (*self._book.unfinished(), *self._book.unacknowledged()):
+            yield self._publish(command)
+
+    def tidy(self, now: Now, online: bool) -> Effects:
+        """Clear and forget old commands."""
+        yield from self._book.tidy(self._topics, now, online)
+
+    # --- life ------------------------------------------------------------------------------------------------------------
+
+    def resume(self, now: Now) -> Effects:
+        """Go on with what was executing when the agent stopped, unless it has had its attempts."""
+        for command in self._book.unfinished():
+            if command.status is not Status.EXECUTING:
+                continue
+            if self.running is not None or command.attempt >= self._limits.attempts:
+                detail = f"the agent stopped during this run; {command.attempt} of {self._limits.attempts} attempts are used up"
+                yield from self._finish(failed(command, ErrorCode.INTERRUPTED, detail, now))
+            else:
+                yield do.Log("info", f"{command.label} goes on after a restart")
+                yield from self._launch(command, now)
+
+    def stop_for_shutdown(self, now: Now) -> Effects:
+        """Ask the running job to keep a checkpoint and leave; nothing new starts from now on."""
+        self.stopping = True
+        if self.running is not None and self.running.stop("suspended", now.mono):
+            yield do.Log("info", f"stopping; {self.running.command.label} keeps a checkpoint")
+            yield do.AskWorker("suspend")
+
+    def start_due(self, now: Now) -> Effects:
+        """Start, or refuse as expired, the commands whose time has come."""
+        for command in self._book.scheduled():
+            envelope = envelope_of(command)
+            if expired(envelope, now):
+                yield from self._finish(failed(command, ErrorCode.EXPIRED, "the command expired before it could start", now))
+            elif waits_for(envelope, now):
+                continue
+            elif not OPERATIONS[command.op].is_job:
+                yield from self._do_at_once(command, now)
+            elif self.running is None and not self.stopping:
+                yield from self._launch(advance(command, now.wall, Status.EXECUTING, reason=""), now)
+
+    def _launch(self, command: Command, now: Now) -> Effects:
+        """Start the worker for a command that is executing, whether anew or again."""
+        command = advance(command, now.wall, attempt=command.attempt + 1, step=Step.PROBE, reason="")
+        self._book.put(command)
+        timeout = envelope_of(command).timeout_s
+        deadline = None if timeout is None else now.mono + timeout
+        self.running = RunningJob(command, Supervision(self._limits, now.mono), deadline, now.mono)
+        yield do.Save(command)
+        yield do.Launch(command)
+        yield self._publish(command)
+
+    def _do_at_once(self, command: Command, now: Now) -> Effects:
+        executing = advance(command, now.wall, Status.EXECUTING, attempt=1)
+        try:
+            args = decode_args(command.op, envelope_of(command).args, self._defaults)
+            if isinstance(args, CancelArgs):
+                result, effects = self._cancel(args, now)
+            else:
+                result, effects = {"state": self.state, "version": self._identity.version}, []
+        except AgentError as error:
+            yield from self._finish(failed(executing, error.code, error.message, now))
+            return
+        yield from effects
+        yield from self._finish(advance(executing, now.wall, Status.SUCCESSFUL, progress=1.0, result=result))
+
+    def _publish(self, command: Command) -> Effect:
+        token = command.label if command.status.terminal else ""
+        return do.Publish(self._topics.command(command.op, command.id), payload(command), token=token)
+
+    def _cancel(self, args: CancelArgs, now: Now) -> tuple[dict[str, Any], list[Effect]]:
+        """Stop the command meant; stopping one that has ended, or nothing at all, is no mistake."""
+        target: Command | None
+        if args.id is msgspec.UNSET:
+            target = self.running.command if self.running is not None else None
+        else:
+            target = self._book.find(args.id)
+        if target is None:
+            return {"canceled": None}, []
+        if self.running is not None and target.label == self.running.command.label:
+            return {"canceled": target.label}, list(self._stop_run("canceled", now))
+        gone = failed(target, ErrorCode.CANCELED, "canceled before it started", now)
+        return {"canceled": target.label}, list(self._finish(gone))
+
+    def _stop_run(self, reason: StopReason, now: Now) -> Effects:
+        if self.running is not None and self.running.stop(reason, now.mono):
+            yield do.Log("info", f"{self.running.command.label} is being stopped: {reason}")
+            yield do.AskWorker("cancel")
+
+    def _finish(self, command: Command) -> Effects:
+        """Store and publish a command's end."""
+        self._book.put(command)
+        yield do.Save(command)
+        yield self._publish(command)
+        ending = f"failed: {command.error.code.value}: {command.reason}" if command.error else command.status.value
+        yield do.Log("warning" if command.error else "info", f"{command.label} {ending}")
+        if OPERATIONS[command.op].is_job:
+            yield announce.twin(self._identity, "last_result", announce.last_result(command))
+            yield do.Clean(command.key)
+
+    # --- the worker ------------------------------------------------------------------------------------------------------
+
+    def worker_said(self, event: WorkerSaid, now: Now) -> Effects:
+        """Take in a message of the worker."""
+        run = self.running
+        if run is None or event.key != run.command.key:
+            return
+        save, publish = run.hear(event.message, now)
+        self._book.put(run.command)
+        if save:
+            yield do.Save(run.command)
+        if publish:
+            yield self._publish(run.command)
+        if isinstance(event.message, Happening):
+            yield from reports.records(self._topics, run.command, event.message, now.wall)
+            if event.message.name == "release":
+                yield do.ReadRelease()
+
+    def worker_ended(self, event: WorkerEnded, now: Now) -> Effects:
+        """Take in the end of the worker: the end of its command, unless that was suspended."""
+        run = self.running
+        if run is None or event.key != run.command.key:
+            return
+        self.running = None
+        command = run.conclude(event, now)
+        if command.status.terminal:
+            yield from self._finish(command)
+        else:
+            self._book.put(command)
+            yield do.Save(command)
+            yield self._publish(command)
+        yield do.ReadRelease()
+
+    def launch_failed(self, event: events.LaunchFailed, now: Now) -> Effects:
+        """Finish a command whose worker could not be started."""
+        run = self.running
+        if run is not None and event.key == run.command.key:
+            self.running = None
+            yield from self._finish(run.fail(event.code, event.detail, now))
+
+    def journal_failed(self, event: events.JournalFailed, now: Now) -> Effects:
+        """Answer a command that could not be journaled: it is as if it had never been accepted."""
+        command = self._book.get(event.label)
+        if command is None:
+            return
+        self._book.remove(event.label)
+        if self.running is not None and self.running.command.label == event.label:
+            self.running = None
+        detail = f"the command cannot be journaled: {event.detail}; free some disk and send it again"
+        refusal = failed(msgspec.structs.replace(command, status=Status.INIT), ErrorCode.NO_DISK, detail, now)
+        yield from self._refuse(intake.Refused(refusal), None)
+
+    def supervise(self, now: Now) -> Effects:
+        """Do what is due to a worker that is late."""
+        if self.running is None:
+            return
+        if self.running.overdue(now.mono):
+            yield from self._stop_run("timed out", now)
+        action = self.running.step(now.mono)
+        if action is not None:
+            why = self.running.supervision.verdict or "it does not stop"
+            yield do.Log("warning", f"the worker of {self.running.command.label} is ended: {why}")
+            yield do.EndWorker(hard=action is Action.KILL)

@@ -1,0 +1,117 @@
+"""What the agent wants done, in order. The executor does it; a publication without a connection is simply not made."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from reconvene_agent.core.job import Command
+
+
+class Save(Struct, frozen=True):
+    """Store a command's state in the journal, synced, before anything that follows.
+
+    If the very ``first`` state cannot be stored, nothing that follows is done and the agent hears of it; a later one is
+    tried again until it is stored.
+    """
+
+    command: Command
+    first: bool = False
+
+
+class Forget(Struct, frozen=True):
+    """Remove a command from the journal."""
+
+    command: Command
+
+
+class Publish(Struct, frozen=True):
+    """Publish at QoS 1. With a ``token`` the broker's acknowledgement comes back as an event."""
+
+    topic: str
+    payload: bytes
+    retain: bool = True
+    token: str = ""
+
+
+class Record(Struct, frozen=True):
+    """Put a measurement or an event into the spool, from where it reaches the broker sooner or later."""
+
+    kind: Literal["measurement", "event"]
+    topic: str
+    document: dict[str, Any]
+
+
+class Launch(Struct, frozen=True):
+    """Start a worker for a command."""
+
+    command: Command
+
+
+class AskWorker(Struct, frozen=True):
+    """Ask the worker to stop at a safe point."""
+
+    mode: Literal["cancel", "suspend"]
+
+
+class EndWorker(Struct, frozen=True):
+    """Signal the worker: SIGTERM, or SIGKILL when ``hard``."""
+
+    hard: bool
+
+
+class Clean(Struct, frozen=True):
+    """Remove what a finished command left in its work folder."""
+
+    key: str
+
+
+class Sample(Struct, frozen=True):
+    """Probe the board."""
+
+
+class ReadRelease(Struct, frozen=True):
+    """Look up the current release."""
+
+
+class Answer(Struct, frozen=True):
+    """Answer a question from the local socket."""
+
+    ticket: int
+    document: dict[str, Any]
+
+
+class Remember(Struct, frozen=True):
+    """Keep a status document on disk, for when the agent does not run."""
+
+    document: dict[str, Any]
+
+
+class Log(Struct, frozen=True):
+    """Say something in the log."""
+
+    level: Literal["debug", "info", "warning", "error"]
+    text: str
+
+
+class Quit(Struct, frozen=True):
+    """Leave the loop."""
+
+
+Effect = (
+    Save
+    | Forget
+    | Publish
+    | Record
+    | Launch
+    | AskWorker
+    | EndWorker
+    | Clean
+    | Sample
+    | ReadRelease
+    | Answer
+    | Remember
+    | Log
+    | Quit
+)

@@ -1,0 +1,109 @@
+"""What can happen to the agent. Adapters post these; nothing else reaches the agent's state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from reconvene_agent.core.device import Device
+from reconvene_agent.core.errors import ErrorCode
+from reconvene_agent.core.release import Release
+from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
+
+
+class Started(Struct, frozen=True):
+    """The loop runs; what the journal held was handed over before."""
+
+
+class Connected(Struct, frozen=True):
+    """The broker has accepted us and our subscriptions; ``protocol`` is the MQTT version agreed on."""
+
+    protocol: str
+
+
+class Disconnected(Struct, frozen=True):
+    """There is no broker any more, or none yet; ``reason`` is one line for people, ``retry_s`` until the next try."""
+
+    reason: str
+    retry_s: float
+
+
+class Received(Struct, frozen=True):
+    """A message on one of our topics. ``payload`` is None when it was too large to be kept; ``size`` is its bytes."""
+
+    topic: str
+    payload: bytes | None
+    size: int
+
+
+class Acknowledged(Struct, frozen=True):
+    """The broker has taken over the publication that carried this token."""
+
+    token: str
+
+
+class Delivered(Struct, frozen=True):
+    """The broker has taken over the publication with this handle; the loop knows what it was."""
+
+    handle: int
+
+
+class LaunchFailed(Struct, frozen=True):
+    """The worker for the command ``key`` could not be started."""
+
+    key: str
+    code: ErrorCode
+    detail: str
+
+
+class JournalFailed(Struct, frozen=True):
+    """The journal could not store the command ``label`` at its very first state, so nothing may be done about it."""
+
+    label: str
+    detail: str
+
+
+class Sampled(Struct, frozen=True):
+    """The board was probed: the figures to report, and all its facts."""
+
+    figures: dict[str, Any]
+    device: Device
+
+
+class ReleaseRead(Struct, frozen=True):
+    """The current release, looked up on disk."""
+
+    release: Release | None
+
+
+class StatusAsked(Struct, frozen=True):
+    """Somebody asks on the local socket; the answer goes to ``ticket``."""
+
+    ticket: int
+
+
+class StopAsked(Struct, frozen=True):
+    """The agent is to shut down."""
+
+
+class Tick(Struct, frozen=True):
+    """Time has passed: a deadline the agent asked for is due."""
+
+
+Event = (
+    Started
+    | Connected
+    | Disconnected
+    | Received
+    | Acknowledged
+    | LaunchFailed
+    | JournalFailed
+    | Sampled
+    | ReleaseRead
+    | StatusAsked
+    | StopAsked
+    | Tick
+    | WorkerSaid
+    | WorkerEnded
+)

@@ -1,0 +1,146 @@
+"""Carries out the agent's effects, in order: disk first, then the worker, then the wire."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from reconvene_agent.core import atomic, release
+from reconvene_agent.core.config import Config
+from reconvene_agent.core.errors import AgentError
+from reconvene_agent.core.job import Command
+from reconvene_agent.core.profile import Profile
+from reconvene_agent.daemon import effects as do
+from reconvene_agent.daemon import events, launch
+from reconvene_agent.daemon.control import ControlServer
+from reconvene_agent.daemon.database import DatabaseFullError
+from reconvene_agent.daemon.effects import Effect
+from reconvene_agent.daemon.inbox import Inbox
+from reconvene_agent.daemon.journal import Journal
+from reconvene_agent.daemon.mqtt import Connection
+from reconvene_agent.daemon.outbox import Outbox
+from reconvene_agent.daemon.probe.device import probe_device
+from reconvene_agent.daemon.probe.sample import system_sample
+from reconvene_agent.daemon.spool import Spool
+from reconvene_agent.daemon.worker_process import WorkerProcess
+
+_log = logging.getLogger("reconvene_agent")
+
+
+class Executor:
+    """Everything the agent can do to the world. Used by the owner's thread alone."""
+
+    def __init__(
+        self,
+        config: Config,
+        profile: Profile,
+        inbox: Inbox,
+        journal: Journal,
+        spool: Spool,
+        connection: Connection | None,
+        control: ControlServer,
+    ) -> None:
+        self._config = config
+        self._profile = profile
+        self._inbox = inbox
+        self._journal = journal
+        self._spool = spool
+        self._control = control
+        self._worker: WorkerProcess | None = None
+        self._unsaved: dict[str, Command] = {}
+        self.outbox = Outbox(connection, spool)
+        self.done = False
+        self._actions: dict[type[Effect], Callable[[Any], None]] = {
+            do.Save: self._save,
+            do.Forget: self._forget,
+            do.Publish: lambda effect: self.outbox.publish(effect.topic, effect.payload, effect.retain, effect.token),
+            do.Record: lambda effect: self._spool.append(effect.kind, effect.topic, effect.document),
+            do.Launch: self._launch,
+            do.AskWorker: self._ask_worker,
+            do.EndWorker: self._end_worker,
+            do.Clean: lambda effect: shutil.rmtree(launch.work_folder(self._config, effect.key), ignore_errors=True),
+            do.Sample: self._sample,
+            do.ReadRelease: lambda _: self._inbox.post_now(events.ReleaseRead(release.current(self._config.models_dir))),
+            do.Answer: lambda effect: self._control.answer(effect.ticket, effect.document),
+            do.Remember: self._remember,
+            do.Log: lambda effect: _log.log(logging.getLevelName(effect.level.upper()), "%s", effect.text),
+            do.Quit: self._quit,
+        }
+
+    def carry_out(self, effects: Iterable[Effect]) -> None:
+        """Do the effects in order. If a command's first state cannot be stored, what follows it is not done."""
+        self._save_what_failed()
+        try:
+            for effect in effects:
+                self._actions[type(effect)](effect)
+        except _FirstSaveFailedError as failure:
+            self._inbox.post_now(events.JournalFailed(failure.label, str(failure)))
+        self.outbox.drain()
+
+    def close(self) -> None:
+        """Let go of the disk."""
+        self._save_what_failed()
+        self._journal.close()
+        self._spool.close()
+
+    def _save(self, effect: do.Save) -> None:
+        command = effect.command
+        try:
+            self._journal.save(command)
+            self._unsaved.pop(command.label, None)
+        except DatabaseFullError as error:
+            if effect.first:
+                raise _FirstSaveFailedError(command.label, str(error)) from error
+            if command.label not in self._unsaved:
+                _log.error("%s cannot be journaled (%s): free some disk; it is tried again", command.label, error)
+            self._unsaved[command.label] = command
+
+    def _save_what_failed(self) -> None:
+        for command in list(self._unsaved.values()):
+            self._save(do.Save(command))
+
+    def _forget(self, effect: do.Forget) -> None:
+        try:
+            self._journal.forget(effect.command)
+        except DatabaseFullError:
+            pass  # an old command too many does no harm
+
+    def _launch(self, effect: do.Launch) -> None:
+        key = effect.command.key
+        try:
+            request, threads = launch.request_for(effect.command, self._config, self._profile)
+            log = _log.getChild("worker").info
+            self._worker = WorkerProcess(key, request, self._inbox.post, log, self._config.worker.python, threads)
+        except AgentError as error:
+            self._inbox.post_now(events.LaunchFailed(key, error.code, error.message))
+
+    def _ask_worker(self, effect: do.AskWorker) -> None:
+        if self._worker is not None:
+            self._worker.ask_to_stop(effect.mode)
+
+    def _end_worker(self, effect: do.EndWorker) -> None:
+        if self._worker is not None:
+            (self._worker.kill if effect.hard else self._worker.terminate)()
+
+    def _sample(self, _effect: do.Sample) -> None:
+        figures = system_sample(self._config.state_dir)
+        self._inbox.post_now(events.Sampled(figures, probe_device(self._config.state_dir)))
+
+    def _remember(self, effect: do.Remember) -> None:
+        try:
+            atomic.write_bytes(self._config.status_path, msgspec.json.encode(effect.document))
+        except (AgentError, OSError) as error:
+            _log.warning("the last known status cannot be kept: %s", error)
+
+    def _quit(self, _effect: do.Quit) -> None:
+        self.done = True
+
+
+class _FirstSaveFailedError(Exception):
+    def __init__(self, label: str, detail: str) -> None:
+        super().__init__(detail)
+        self.label = label

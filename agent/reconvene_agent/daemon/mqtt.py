@@ -1,0 +1,294 @@
+"""The MQTT connection: the only module that knows paho. Keeps connecting, tells what happens, publishes at QoS 1.
+
+MQTT 5 is tried first and 3.1.1 when a broker does not speak it. Each connection gets a fresh client: what must not be lost
+is kept by the journal and the spool, not here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import ssl
+import threading
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+from msgspec import Struct
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from reconvene_agent.core.config import BrokerSection, broker_address
+from reconvene_agent.core.errors import AgentError
+from reconvene_agent.core.messages import MAX_PAYLOAD
+from reconvene_agent.daemon import backoff
+
+SESSION_EXPIRY_S = 7 * 24 * 3600
+WILL_DELAY_S = 30
+MAX_PACKET = 1 << 20
+CONNECT_TIMEOUT_S = 15.0
+STABLE_AFTER_S = 30.0
+UNSUPPORTED_VERSION = 0x84
+
+_VERSIONS = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311}
+
+
+class Link(Struct, frozen=True):
+    """How to reach a broker, with every secret already read."""
+
+    host: str
+    port: int
+    client_id: str
+    protocol: str
+    keepalive_s: int
+    username: str = ""
+    password: str = ""
+    tls: bool = False
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+
+
+class Will(Struct, frozen=True):
+    """What the broker publishes, retained, when we are gone."""
+
+    topic: str
+    payload: bytes
+
+
+class Listener(Protocol):
+    """Who hears of the connection; called from the network thread."""
+
+    def connected(self, protocol: str) -> None:
+        """The broker accepted us and our subscriptions."""
+
+    def disconnected(self, reason: str, retry_s: float) -> None:
+        """There is no connection; the next try comes in ``retry_s`` seconds."""
+
+    def received(self, topic: str, payload: bytes | None, size: int) -> None:
+        """A message came; its payload is None when it is too large to keep."""
+
+    def acknowledged(self, handle: int) -> None:
+        """The broker took over the publication with this handle."""
+
+
+def link_from(section: BrokerSection, client_id: str) -> Link:
+    """Return how to reach the configured broker.
+
+    Raises:
+        AgentError: the password file cannot be read.
+    """
+    host, port, tls = broker_address(section.url)
+    password = ""
+    if section.password_file:
+        try:
+            password = Path(section.password_file).read_text(encoding="utf-8").splitlines()[0].strip()
+        except (OSError, UnicodeDecodeError, IndexError) as error:
+            raise AgentError(f"no password can be read from {section.password_file}: {error}") from error
+    return Link(
+        host=host,
+        port=port,
+        client_id=client_id,
+        protocol=section.protocol,
+        keepalive_s=section.keepalive_s,
+        username=section.username,
+        password=password,
+        tls=tls,
+        ca_file=section.ca_file,
+        cert_file=section.cert_file,
+        key_file=section.key_file,
+    )
+
+
+def tls_context(link: Link) -> ssl.SSLContext:
+    """Return a context that demands TLS 1.2 and a certificate for the host's name.
+
+    Raises:
+        AgentError: a certificate or key file cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        if link.ca_file:
+            context.load_verify_locations(link.ca_file)
+        else:
+            context.load_default_certs()
+        if link.cert_file:
+            context.load_cert_chain(link.cert_file, link.key_file)
+    except (OSError, ssl.SSLError) as error:
+        raise AgentError(f"the TLS files of the broker cannot be used: {error}") from error
+    return context
+
+
+class Connection:
+    """Connects, and connects again, in a thread of its own until it is closed."""
+
+    def __init__(self, link: Link, will: Will | None, subscriptions: tuple[str, ...], listener: Listener) -> None:
+        """Prepare; ``start`` begins.
+
+        Raises:
+            AgentError: the TLS files cannot be used.
+        """
+        self._link = link
+        self._will = will
+        self._subscriptions = subscriptions
+        self._listener = listener
+        self._context = tls_context(link) if link.tls else None
+        self._protocol = "5" if link.protocol == "auto" else link.protocol
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
+        self._client: paho.Client | None = None
+        self._generation = 0
+        self._last: paho.MQTTMessageInfo | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def publish(self, topic: str, payload: bytes, retain: bool) -> int | None:
+        """Publish at QoS 1 and return the handle that its acknowledgement will carry; None without a connection."""
+        client, generation = self._client, self._generation
+        if client is None:
+            return None
+        info = client.publish(topic, payload, qos=1, retain=retain)
+        if info.rc != paho.MQTT_ERR_SUCCESS:
+            return None
+        self._last = info
+        return _handle(generation, info.mid)
+
+    def close(self, timeout_s: float) -> None:
+        """Wait up to ``timeout_s`` for the last publication to be acknowledged, then disconnect in order."""
+        self._closing.set()
+        client = self._client
+        if client is not None:
+            if self._last is not None:
+                with contextlib.suppress(RuntimeError, ValueError):  # it was lost with its connection
+                    self._last.wait_for_publish(timeout_s)
+            client.disconnect()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        attempt = 0
+        while not self._closing.is_set():
+            started = time.monotonic()
+            talk = _Conversation(self, self._protocol)
+            reason = talk.hold()
+            self._client = None
+            if self._closing.is_set():
+                return
+            if talk.established and time.monotonic() - started > STABLE_AFTER_S:
+                attempt = 0
+            if self._link.protocol == "auto" and talk.wrong_version:
+                self._protocol = "3.1.1" if self._protocol == "5" else "5"
+                # The other version is tried at once, but two refusals in a row are a refusal.
+                if attempt % 2 == 0:
+                    attempt += 1
+                    continue
+            wait_s = backoff.delay(attempt, random.random())
+            attempt += 1
+            self._listener.disconnected(reason, wait_s)
+            self._closing.wait(wait_s)
+
+
+class _Conversation:
+    """One connection from beginning to end, with the paho client that holds it."""
+
+    def __init__(self, owner: Connection, protocol: str) -> None:
+        self._owner = owner
+        self._protocol = protocol
+        self._reason = ""
+        self.established = False
+        self.wrong_version = False
+        self._greeted = False
+        self._ended = threading.Event()
+
+    def hold(self) -> str:
+        """Connect and stay until the connection ends; return why it did."""
+        link = self._owner._link
+        client = self._make_client(link)
+        try:
+            if self._protocol == "5":
+                properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+                properties.SessionExpiryInterval = SESSION_EXPIRY_S
+                properties.MaximumPacketSize = MAX_PACKET
+                client.connect(link.host, link.port, link.keepalive_s, clean_start=False, properties=properties)
+            else:
+                client.connect(link.host, link.port, link.keepalive_s)
+        except ssl.SSLError as error:
+            return f"TLS with {link.host}:{link.port} failed: {error.reason or error}"
+        except (OSError, ValueError) as error:
+            return f"{link.host}:{link.port} cannot be reached: {getattr(error, 'strerror', None) or error}"
+        # paho's own network thread must do all reading and writing: without one, a publication from another thread would
+        # write to the socket by itself, and two threads in one TLS connection corrupt it.
+        client.loop_start()
+        self._ended.wait()
+        client.loop_stop()
+        if not self._greeted:
+            # A broker that does not know the version may simply hang up.
+            self.wrong_version = True
+            self._reason = self._reason or f"{link.host}:{link.port} hung up without an answer"
+        return self._reason or "the connection was lost"
+
+    def _make_client(self, link: Link) -> paho.Client:
+        owner = self._owner
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=link.client_id,
+            clean_session=None if self._protocol == "5" else False,
+            protocol=_VERSIONS[self._protocol],
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        if link.username:
+            client.username_pw_set(link.username, link.password or None)
+        if owner._context is not None:
+            client.tls_set_context(owner._context)
+        if owner._will is not None:
+            properties = None
+            if self._protocol == "5":
+                properties = Properties(PacketTypes.WILLMESSAGE)  # type: ignore[no-untyped-call]
+                properties.WillDelayInterval = WILL_DELAY_S
+            client.will_set(owner._will.topic, owner._will.payload, qos=1, retain=True, properties=properties)
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_disconnect = self._on_disconnect
+        client.on_message = self._on_message
+        owner._generation += 1
+        generation = owner._generation
+        client.on_publish = lambda _client, _data, mid, _code, _properties: owner._listener.acknowledged(_handle(generation, mid))
+        return client
+
+    def _on_connect(self, client: paho.Client, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
+        self._greeted = True
+        if code.is_failure:
+            self.wrong_version = code.value == UNSUPPORTED_VERSION
+            self._reason = f"the broker refused the connection: {code.getName()}"
+            client.disconnect()
+            return
+        client.subscribe([(topic, 1) for topic in self._owner._subscriptions])
+
+    def _on_subscribe(self, client: paho.Client, _data: Any, _mid: int, codes: list[Any], _properties: Any) -> None:
+        refused = [topic for topic, code in zip(self._owner._subscriptions, codes, strict=False) if code.is_failure]
+        if refused:
+            self._reason = f"the broker does not let us subscribe to {refused[0]}"
+            client.disconnect()
+            return
+        self.established = True
+        self._owner._client = client
+        self._owner._listener.connected(self._protocol)
+
+    def _on_disconnect(self, _client: paho.Client, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
+        if not self._reason and code.is_failure:
+            self._reason = f"the connection was lost: {code.getName()}"
+        self._ended.set()
+
+    def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
+        size = len(message.payload)
+        kept = bytes(message.payload) if size <= MAX_PAYLOAD else None
+        self._owner._listener.received(message.topic, kept, size)
+
+
+def _handle(generation: int, mid: int) -> int:
+    return generation << 16 | mid

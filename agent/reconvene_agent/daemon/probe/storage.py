@@ -1,0 +1,23 @@
+"""Room on the file system that holds the agent's state."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from reconvene_agent.core.device import Storage
+from reconvene_agent.daemon.probe.memory import MIB
+
+
+def read_storage(state_dir: Path) -> Storage:
+    """Return size and free space in MiB of the file system that holds ``state_dir``, or will once the folder is made.
+
+    Free is what an ordinary user may still write; zeros when the file system does not answer.
+    """
+    for folder in (state_dir, *state_dir.parents):
+        try:
+            told = os.statvfs(folder)
+        except (OSError, ValueError):
+            continue
+        return Storage(str(state_dir), told.f_blocks * told.f_frsize / MIB, told.f_bavail * told.f_frsize / MIB)
+    return Storage(str(state_dir), 0.0, 0.0)

@@ -1,0 +1,41 @@
+"""What a worker's events mean for the fleet: measurements, events, a new model. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reconvene_agent.core.clock import rfc3339
+from reconvene_agent.core.job import Command
+from reconvene_agent.core.protocol import Happening
+from reconvene_agent.core.topics import Topics
+from reconvene_agent.daemon.effects import Record
+
+# The worker's events that the fleet hears of, and what they are called there.
+_EVENTS = {
+    "plan": "plan_chosen",
+    "prune": "model_pruned",
+    "epoch": "epoch",
+    "release": "model_promoted",
+    "warning": "warning",
+}
+
+
+def records(topics: Topics, command: Command, event: Happening, wall: float) -> list[Record]:
+    """Return what goes into the spool for an event of the worker."""
+    about = {"time": rfc3339(wall), "command": command.label}
+    found: list[Record] = []
+    if event.name in _EVENTS:
+        found.append(Record("event", topics.event(_EVENTS[event.name]), {**about, **event.data}))
+    if event.name == "epoch":
+        wanted = ("epoch", "loss", "accuracy", "learning_rate")
+        training: dict[str, Any] = {name: event.data[name] for name in wanted if name in event.data}
+        found.append(measurement(topics, "training", training, wall))
+    if event.name == "release" and isinstance(latency := event.data.get("latency_ms"), dict):
+        inference = {"latency_ms_p50": latency.get("p50"), "latency_ms_p95": latency.get("p95"), "bytes": event.data.get("bytes")}
+        found.append(measurement(topics, "inference", inference, wall))
+    return found
+
+
+def measurement(topics: Topics, name: str, figures: dict[str, Any], wall: float) -> Record:
+    """Return one measurement; the spool adds boot id and sequence number."""
+    return Record("measurement", topics.measurement(name), {"time": rfc3339(wall), **figures})

@@ -1,0 +1,115 @@
+"""The job that runs: its progress, its limits of time, and how it ends. Pure; the agent turns its answers into effects."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from reconvene_agent.core.clock import Now
+from reconvene_agent.core.errors import ErrorCode
+from reconvene_agent.core.job import Command, Failure, Status, Step, advance
+from reconvene_agent.core.protocol import Done, Failed, Progress, Suspended, Upward
+from reconvene_agent.daemon.endings import explain
+from reconvene_agent.daemon.supervision import Action, Supervision
+from reconvene_agent.daemon.worker_process import WorkerEnded
+
+PUBLISH_EVERY_S = 2.0
+
+# Where each step lies in the whole run; most of a run is training.
+_SHARES: dict[str, dict[Step, tuple[float, float]]] = {
+    "specialize": {
+        Step.PROBE: (0.0, 0.04),
+        Step.PLAN: (0.04, 0.15),
+        Step.PRUNE: (0.15, 0.17),
+        Step.TRAIN: (0.17, 0.90),
+        Step.EVALUATE: (0.90, 0.92),
+        Step.EXPORT: (0.92, 0.98),
+        Step.PROMOTE: (0.98, 1.0),
+    },
+    "plan": {Step.PLAN: (0.0, 1.0)},
+}
+
+StopReason = Literal["", "canceled", "timed out", "suspended"]
+
+
+class RunningJob:
+    """One started command and the worker that does it."""
+
+    def __init__(self, command: Command, supervision: Supervision, deadline: float | None, mono: float) -> None:
+        """``deadline`` is when the command's own ``timeout_s`` is used up, on the monotonic clock."""
+        self.command = command
+        self.supervision = supervision
+        self.started = mono
+        self.note = ""
+        self.stop_reason: StopReason = ""
+        self._deadline = deadline
+        self._published = mono
+        self._outcome: Done | Failed | Suspended | None = None
+
+    @property
+    def due(self) -> float | None:
+        """When ``step`` wants to be called again."""
+        times = [time for time in (self.supervision.due, self._deadline) if time is not None]
+        return min(times, default=None)
+
+    def hear(self, message: Upward, now: Now) -> tuple[bool, bool]:
+        """Take in a message; return whether the command is to be journaled, and whether it is to be published."""
+        self.supervision.heard(now.mono)
+        if isinstance(message, (Done, Failed, Suspended)):
+            self._outcome = message
+            self.supervision.asked_to_stop(now.mono)
+            return False, False
+        if not isinstance(message, Progress):
+            return False, False
+        begin, end = _SHARES.get(self.command.op, {}).get(message.step, (0.0, 1.0))
+        progress = max(self.command.progress, begin + (end - begin) * message.fraction)
+        new_step = message.step is not self.command.step
+        self.note = message.note
+        self.command = advance(self.command, now.wall, step=message.step, progress=progress)
+        due = new_step or now.mono - self._published >= PUBLISH_EVERY_S
+        if due:
+            self._published = now.mono
+        return new_step, due
+
+    def stop(self, reason: StopReason, mono: float) -> bool:
+        """Note that the worker is being asked to stop; False if it already was."""
+        if self.stop_reason or self._outcome is not None:
+            return False
+        self.stop_reason = reason
+        self._deadline = None
+        self.supervision.asked_to_stop(mono)
+        return True
+
+    def overdue(self, mono: float) -> bool:
+        """Whether the command's own time is used up."""
+        return self._deadline is not None and mono >= self._deadline
+
+    def step(self, mono: float) -> Action | None:
+        """Return what is due to be done to the worker."""
+        return self.supervision.step(mono)
+
+    def conclude(self, ended: WorkerEnded, now: Now) -> Command:
+        """Return the command's state after its worker is gone: terminal, or still executing if it was suspended."""
+        outcome = self._outcome
+        if isinstance(outcome, Done):
+            return advance(self.command, now.wall, Status.SUCCESSFUL, progress=1.0, result=outcome.result)
+        if isinstance(outcome, Failed) and not self.stop_reason:
+            return self.fail(outcome.code, outcome.message, now, outcome.result)
+        if self.stop_reason == "suspended":
+            # An orderly stop does not use up an attempt.
+            return advance(self.command, now.wall, attempt=max(0, self.command.attempt - 1), reason="suspended")
+        if self.stop_reason == "canceled":
+            return self.fail(ErrorCode.CANCELED, "canceled on request", now)
+        if self.stop_reason == "timed out":
+            return self.fail(ErrorCode.TIMED_OUT, "the command's timeout_s was used up", now)
+        if isinstance(outcome, Suspended):
+            return self.fail(ErrorCode.INTERRUPTED, "the worker stopped although nobody asked it to", now)
+        return self.fail(*explain(ended, self.supervision.verdict), now)
+
+    def fail(self, code: ErrorCode, detail: str, now: Now, result: dict[str, Any] | None = None) -> Command:
+        """Return the command as failed."""
+        return failed(self.command, code, detail, now, result)
+
+
+def failed(command: Command, code: ErrorCode, detail: str, now: Now, result: dict[str, Any] | None = None) -> Command:
+    """Return a command as failed for this reason."""
+    return advance(command, now.wall, Status.FAILED, reason=detail, error=Failure.of(code, detail), result=result)

@@ -1,0 +1,64 @@
+"""The status document: what the agent says of itself on the local socket and keeps on disk (docs/json.md)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from reconvene_agent.core.clock import Now, rfc3339
+from reconvene_agent.core.device import Device
+from reconvene_agent.core.release import Release
+from reconvene_agent.daemon import announce
+from reconvene_agent.daemon.identity import Identity
+from reconvene_agent.daemon.running import RunningJob
+
+
+class Broker(Struct, frozen=True):
+    """The connection as the status tells it. ``url`` is empty when no broker is configured."""
+
+    url: str
+    connected: bool = False
+    protocol: str = ""
+    reason: str = "not connected yet"
+
+
+def job(run: RunningJob, now: Now) -> dict[str, Any]:
+    """Return the running job."""
+    command = run.command
+    return {
+        "op": command.op,
+        "id": command.id,
+        "status": command.status.value,
+        "step": command.step.value if command.step else None,
+        "progress": round(command.progress, 4),
+        "note": run.note,
+        "attempt": command.attempt,
+        "elapsed_s": round(now.mono - run.started, 1),
+    }
+
+
+def document(
+    identity: Identity,
+    now: Now,
+    started: float,
+    state: str,
+    broker: Broker,
+    run: RunningJob | None,
+    release: Release | None,
+    device: Device | None,
+) -> dict[str, Any]:
+    """Return the whole status. ``problems`` are what makes the agent degraded, one line each."""
+    return {
+        "state": state,
+        "device_id": identity.topics.device,
+        "version": identity.version,
+        "uptime_s": round(now.mono - started, 1),
+        "updated_at": rfc3339(now.wall),
+        "broker": msgspec.to_builtins(broker),
+        "job": None if run is None else job(run, now),
+        "release": None if release is None else announce.model(release),
+        "device": None if device is None else msgspec.to_builtins(device),
+        "problems": [f"no broker: {broker.reason}"] if broker.url and not broker.connected else [],
+    }
