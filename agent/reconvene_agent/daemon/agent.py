@@ -100,7 +100,6 @@ class Agent:
     # --- life of the process ---------------------------------------------------------------------------------------------
 
     def _on_started(self, _event: events.Started, now: Now) -> Effects:
-        yield do.Sample()
         yield do.ReadRelease()
         yield from self._commands.resume(now)
         yield do.Remember(self.status(now))

@@ -29,6 +29,7 @@ SESSION_EXPIRY_S = 7 * 24 * 3600
 WILL_DELAY_S = 30
 MAX_PACKET = 1 << 20
 CONNECT_TIMEOUT_S = 15.0
+ANSWER_TIMEOUT_S = 5.0
 STABLE_AFTER_S = 30.0
 UNSUPPORTED_VERSION = 0x84
 
@@ -202,6 +203,7 @@ class _Conversation:
         self.established = False
         self.wrong_version = False
         self._greeted = False
+        self._answered = threading.Event()
         self._ended = threading.Event()
 
     def hold(self) -> str:
@@ -223,12 +225,13 @@ class _Conversation:
         # paho's own network thread must do all reading and writing: without one, a publication from another thread would
         # write to the socket by itself, and two threads in one TLS connection corrupt it.
         client.loop_start()
-        self._ended.wait()
+        if self._answered.wait(ANSWER_TIMEOUT_S):
+            self._ended.wait()
         client.loop_stop()
         if not self._greeted:
-            # A broker that does not know the version may simply hang up.
+            # A broker that does not know the version may hang up, or wait for ever for the rest of what it misread.
             self.wrong_version = True
-            self._reason = self._reason or f"{link.host}:{link.port} hung up without an answer"
+            self._reason = f"{link.host}:{link.port} does not answer as an MQTT broker"
         return self._reason or "the connection was lost"
 
     def _make_client(self, link: Link) -> paho.Client:
@@ -262,6 +265,7 @@ class _Conversation:
 
     def _on_connect(self, client: paho.Client, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
         self._greeted = True
+        self._answered.set()
         if code.is_failure:
             self.wrong_version = code.value == UNSUPPORTED_VERSION
             self._reason = f"the broker refused the connection: {code.getName()}"
@@ -282,6 +286,7 @@ class _Conversation:
     def _on_disconnect(self, _client: paho.Client, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
         if not self._reason and code.is_failure:
             self._reason = f"the connection was lost: {code.getName()}"
+        self._answered.set()
         self._ended.set()
 
     def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:

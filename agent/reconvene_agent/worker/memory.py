@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
@@ -20,13 +22,22 @@ def resident_mb() -> float:
     return _field("VmRSS:")
 
 
+def settled_mb() -> float:
+    """Return the resident memory after what was freed has gone back to the system: a base line to measure from."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own; other C libraries return memory by themselves
+    if trim is not None:
+        trim(0)
+    return resident_mb()
+
+
 def peak_mb() -> float:
     """Return the largest resident memory since ``start_peak``, or since the process began."""
     return _field("VmHWM:")
 
 
-def start_peak() -> float:
-    """Forget earlier peaks, so that ``peak_mb`` speaks of what comes; return the resident memory now.
+def start_peak() -> None:
+    """Forget earlier peaks, so that ``peak_mb`` speaks of what comes.
 
     Where the kernel does not allow it, ``peak_mb`` goes on speaking of the whole process.
     """
@@ -34,4 +45,3 @@ def start_peak() -> float:
         _RESET.write_text("5")
     except OSError:
         pass
-    return resident_mb()

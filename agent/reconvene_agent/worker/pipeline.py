@@ -91,6 +91,7 @@ class _Run:
         self._exporter = Exporter(bundle.spec.input)
         self._reconvene = Reconvene(bundle, request.plan.method)
         self._fingerprint = self._identify()
+        self._before_model_mb = 0.0
 
     def _identify(self) -> str:
         """Name everything the result depends on, so that nothing of another run is ever resumed."""
@@ -121,6 +122,7 @@ class _Run:
     def prune(self, plan: Plan) -> tuple[PrunedModel, dict[str, Any]]:
         assert plan.chosen is not None
         self._channel.progress(Step.PRUNE, 0.0)
+        self._before_model_mb = memory.settled_mb()
         started = time.perf_counter()
         (design,) = self._reconvene.design([plan.chosen.sparsity])
         pruned = self._reconvene.build(design)
@@ -140,7 +142,8 @@ class _Run:
         options, channel = self._request.training, self._channel
         batch = self._request.plan.batch
         checkpoint = Checkpoint(self._work / "checkpoint.safetensors", self._fingerprint)
-        before = memory.start_peak()
+        memory.settled_mb()
+        memory.start_peak()
         trainer = Trainer(pruned, self._data, options, batch, checkpoint)
 
         def report(fraction: float, note: str) -> None:
@@ -170,7 +173,7 @@ class _Run:
             "seconds": round(seconds, 3),
             "images_per_second": round(trainer.images / seconds, 1),
             "peak_rss_mb": round(peak, 1),
-            "memory_mb": round(max(0.0, peak - before), 1),
+            "memory_mb": round(max(0.0, peak - self._before_model_mb), 1),
             "accuracy": round(accuracy(pruned.module, self._data, self._data.validation), 5),
         }
 
