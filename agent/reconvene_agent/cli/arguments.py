@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any, get_args
 
 from reconvene_agent.core import options
+from reconvene_agent.core.errors import UsageError
 
 _METHOD = {
     "criterion": options.Criterion,
@@ -32,10 +34,41 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def path(text: str) -> Path:
+    """Read a path from the command line; what is passed on as JSON must be text, so other bytes are refused."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{text!a} is not UTF-8: rename it") from None
+    return Path(text)
+
+
+def number(text: str) -> float:
+    """Read a finite number from the command line."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return value
+
+
+def new_folder(out: Path) -> Path:
+    """Return where results go as an absolute path.
+
+    Raises:
+        UsageError: a file is in its place.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file: name a folder")
+    return out.resolve()
+
+
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Add what every command takes."""
     parser.add_argument("--json", action="store_true", help="print exactly one JSON document; progress goes to stderr")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration file (default: the system's, if there is one)")
+    parser.add_argument("--config", type=path, metavar="FILE", help="configuration file (default: the system's, if there is one)")
     parser.add_argument("--debug", action="store_true", help="show tracebacks and what workers write to stderr")
 
 
@@ -57,7 +90,7 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
     """Add the limits; those not given come from configuration and profile."""
     group = parser.add_argument_group("budget")
     for name, text in _BUDGET_HELP.items():
-        group.add_argument(flag(name), type=float, metavar="N", help=text)
+        group.add_argument(flag(name), type=number, metavar="N", help=text)
 
 
 def method(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -6,14 +6,14 @@ import queue
 import signal
 import sys
 import time
-from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 from reconvene_agent.cli.output import say
 from reconvene_agent.cli.progress import Progress, progress_for
+from reconvene_agent.core import protocol
 from reconvene_agent.core.config import WorkerSection
-from reconvene_agent.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, AgentError, ErrorCode
+from reconvene_agent.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, AgentError, ErrorCode, UsageError
 from reconvene_agent.core.protocol import Done, Failed, Happening, Request, Suspended
 from reconvene_agent.core.protocol import Progress as ProgressMessage
 from reconvene_agent.daemon.endings import explain
@@ -26,8 +26,8 @@ Event = WorkerSaid | WorkerEnded | signal.Signals
 class StoppedError(AgentError):
     """The user stopped the work."""
 
-    def __init__(self, number: signal.Signals) -> None:
-        super().__init__("stopped: run the same command again to go on", ErrorCode.INTERRUPTED)
+    def __init__(self, number: signal.Signals, message: str = "stopped: run the same command again to go on") -> None:
+        super().__init__(message, ErrorCode.INTERRUPTED)
         self._number = number
 
     @property
@@ -48,13 +48,16 @@ def run_worker(
     limits: WorkerSection,
     threads: int,
     debug: bool = False,
-    on_event: Callable[[Happening], None] | None = None,
 ) -> dict[str, Any]:
     """Run a request in a worker of its own and return its result document.
 
     Raises:
-        AgentError: the worker failed, or the user stopped it.
+        AgentError: the request is too long or holds what is no text, the worker failed, or the user stopped it.
     """
+    try:
+        protocol.encode(request)
+    except ValueError as error:
+        raise UsageError(f"this cannot be handed to a worker: {error}") from error
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()  # its put is safe in a signal handler
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -66,7 +69,7 @@ def run_worker(
     worker = WorkerProcess("foreground", request, events.put, say if debug else _drop, limits.python, threads)
     try:
         with progress_for(sys.stderr) as progress:
-            return _Conversation(worker, Supervision(limits, time.monotonic()), progress, on_event).run(events)
+            return _Conversation(worker, Supervision(limits, time.monotonic()), progress).run(events)
     finally:
         worker.kill()
         for number, handler in previous.items():
@@ -78,13 +81,10 @@ def _drop(line: str) -> None:
 
 
 class _Conversation:
-    def __init__(
-        self, worker: WorkerProcess, supervision: Supervision, progress: Progress, on_event: Callable[[Happening], None] | None
-    ) -> None:
+    def __init__(self, worker: WorkerProcess, supervision: Supervision, progress: Progress) -> None:
         self._worker = worker
         self._supervision = supervision
         self._progress = progress
-        self._on_event = on_event
         self._outcome: Done | Failed | Suspended | None = None
         self._stopped_by: signal.Signals | None = None
 
@@ -117,8 +117,6 @@ class _Conversation:
             self._progress.update(message)
         elif isinstance(message, Happening):
             self._progress.happened(message)
-            if self._on_event is not None:
-                self._on_event(message)
         elif isinstance(message, (Done, Failed, Suspended)):
             self._outcome = message
             self._supervision.asked_to_stop(time.monotonic())

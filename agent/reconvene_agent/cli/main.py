@@ -8,10 +8,11 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from reconvene_agent import __version__
 from reconvene_agent.cli import output
-from reconvene_agent.core.errors import EXIT_INTERRUPTED, AgentError
+from reconvene_agent.core.errors import AgentError, ErrorCode, UsageError
 
 # Every command has a module of its name in ``commands``, which is loaded when it is used.
 COMMANDS: dict[str, str] = {
@@ -29,9 +30,16 @@ COMMANDS: dict[str, str] = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reports wrong arguments as every other error is reported."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
 def build_parser(command: str | None) -> argparse.ArgumentParser:
     """Return the parser; only ``command``'s own arguments are loaded."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=output.PROGRAM,
         description="Fit one shipped neural network to the board it runs on.",
         epilog="Exit codes and every command's JSON are described in docs/commands.md and docs/json.md.",
@@ -49,27 +57,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in words if word in COMMANDS), None)
-    arguments = build_parser(command).parse_args(words)
-    as_json = bool(getattr(arguments, "json", False))
+    as_json, debug = "--json" in words, "--debug" in words
     try:
+        arguments = build_parser(command).parse_args(words)
+        as_json = bool(getattr(arguments, "json", False))
         code: int = import_module(f"reconvene_agent.cli.commands.{arguments.command}").run(arguments)
         sys.stdout.flush()
         return code
-    except AgentError as error:
-        if getattr(arguments, "debug", False):
-            traceback.print_exc()
-        return output.fail(error, as_json)
     except BrokenPipeError:
         output.silence_broken_pipe()
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         output.say("")
-        return EXIT_INTERRUPTED
-    except OSError as error:
-        if getattr(arguments, "debug", False):
+        return output.fail(AgentError("stopped", ErrorCode.INTERRUPTED), as_json)
+    except Exception as error:  # noqa: BLE001 - the boundary of the program: one line for people, a traceback when asked
+        if debug:
             traceback.print_exc()
+        return output.fail(_understood(error), as_json)
+
+
+def _understood(error: Exception) -> AgentError:
+    """Return any failure as one that can be told in a line."""
+    if isinstance(error, AgentError):
+        return error
+    if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return output.fail(AgentError(f"{where}{error.strerror or error}"), as_json)
+        return AgentError(f"{where}{error.strerror or error}")
+    return AgentError(f"a defect in {output.PROGRAM}, please report it with what --debug shows: {type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

@@ -77,10 +77,13 @@ def point_link(link: Path, target: str) -> None:
     """Make the symbolic link ``link`` point at ``target`` in one step; readers see the old or the new, never none."""
     aside = link.with_name(f".{link.name}.{os.getpid()}.tmp")
     aside.unlink(missing_ok=True)
-    with full_disk_is_no_disk(f"switching {link}"):
-        aside.symlink_to(target)
-        aside.replace(link)
-        sync_folder(link.parent)
+    try:
+        with full_disk_is_no_disk(f"switching {link}"):
+            aside.symlink_to(target)
+            aside.replace(link)
+            sync_folder(link.parent)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:
@@ -90,3 +93,11 @@ def sha256(path: Path) -> str:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder and all that is in it; nothing happens if it is not there."""
+    # Imported here because it brings three compression libraries along, which the daemon hardly ever needs.
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)

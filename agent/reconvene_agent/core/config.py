@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 
 from reconvene_agent.core import topics
 from reconvene_agent.core.budget import BudgetLimits
+from reconvene_agent.core.decoding import from_toml
 from reconvene_agent.core.errors import UsageError
 from reconvene_agent.core.options import DEFAULT_SPARSITIES, MethodOptions, Sparsity, TrainingOptions
 
@@ -191,6 +192,8 @@ def broker_address(url: str) -> tuple[str, int, bool]:
         raise ValueError("must hold no user or password; use username and password_file")
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ValueError("must end after the port")
+    if parts.port == 0:
+        raise ValueError("must have a port from 1 to 65535")
     return parts.hostname, parts.port or ports[parts.scheme], parts.scheme == "mqtts"
 
 
@@ -219,9 +222,19 @@ def _cross_checks(config: Config) -> list[str]:
             problems.append(f"agent.{name}: must be an absolute path")
     for name in ("ca_file", "cert_file", "key_file", "password_file"):
         value = getattr(broker, name)
-        if value and not Path(value).is_file():
+        if value and not _may_be_file(Path(value)):
             problems.append(f"broker.{name}: {value} is not a file")
     return problems
+
+
+def _may_be_file(path: Path) -> bool:
+    """Whether there is a file, as far as we may look: ``status`` is asked by users who must not see the service's secrets."""
+    try:
+        return path.is_file()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
 
 
 def decode(document: dict[str, Any]) -> Config:
@@ -283,8 +296,8 @@ def load(path: Path | None = None) -> Config:
     if path is None:
         return Config()
     try:
-        document = msgspec.toml.decode(path.read_bytes())
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        document = from_toml(path.read_bytes(), dict)
+    except (OSError, msgspec.DecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UsageError(f"{path}: cannot be read: {reason}") from error
     try:

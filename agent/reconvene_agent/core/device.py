@@ -6,7 +6,10 @@ from msgspec import Struct
 
 
 class Memory(Struct, frozen=True):
-    """Memory in MiB. ``total`` and ``available`` already honour the control group's limit, named by ``limited_by``."""
+    """Memory in MiB, to a tenth.
+
+    ``total`` and ``available`` already honour the control group's limit, named by ``limited_by``.
+    """
 
     total_mb: float
     available_mb: float
@@ -15,16 +18,16 @@ class Memory(Struct, frozen=True):
 
 
 class Power(Struct, frozen=True):
-    """Flags of the power supply and the governor, where the board has them: now, and at any time since boot."""
+    """Flags of the power supply and the governor, now and at any time since boot; None where the board cannot tell."""
 
-    under_voltage: bool
-    throttled: bool
-    under_voltage_since_boot: bool
-    throttled_since_boot: bool
+    under_voltage: bool | None
+    throttled: bool | None
+    under_voltage_since_boot: bool | None
+    throttled_since_boot: bool | None
 
 
 class Storage(Struct, frozen=True):
-    """The file system that holds the agent's state, in MiB."""
+    """The file system that holds the agent's state, in MiB, to a tenth."""
 
     path: str
     total_mb: float

@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from reconvene_agent.core import clock
 from reconvene_agent.core.budget import BudgetLimits
+from reconvene_agent.core.decoding import from_json
 from reconvene_agent.core.errors import ErrorCode, UsageError
 from reconvene_agent.core.job import AGENT_FIELDS
 from reconvene_agent.core.options import DEFAULT_SPARSITIES, MethodOptions, Sparsity, TrainingOptions
@@ -97,6 +98,9 @@ class _Request(Struct, frozen=True):
     requester: str | None = None
 
 
+_object = msgspec.json.Decoder(dict[str, Any])
+
+
 def decode_object(raw: bytes) -> dict[str, Any]:
     """Return a payload's JSON object.
 
@@ -106,10 +110,10 @@ def decode_object(raw: bytes) -> dict[str, Any]:
     if len(raw) > MAX_PAYLOAD:
         raise UsageError(f"the payload has {len(raw)} bytes; at most {MAX_PAYLOAD} are accepted")
     try:
-        return msgspec.json.decode(raw, type=dict[str, Any])
+        return from_json(raw, _object.decode)
     except msgspec.ValidationError as error:
         raise UsageError(f"the payload must be a JSON object: {error}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except msgspec.DecodeError as error:
         raise UsageError(f"the payload is not JSON: {error}", ErrorCode.INVALID_JSON) from error
 
 

@@ -112,9 +112,25 @@ def settle(candidates: Sequence[Candidate], budget: Budget) -> Plan:
     """
     judged = tuple(judge(candidate, budget) for candidate in candidates)
     chosen = next((candidate for candidate in judged if candidate.feasible), None)
-    misses = [miss for candidate in judged if (miss := worst_miss(candidate, budget)) is not None]
-    nearest = min(misses, key=lambda miss: miss.value / miss.allowed, default=None)
+    nearest = min(_misses(judged, budget), key=lambda miss: miss.value / miss.allowed, default=None)
     return Plan(budget, judged, chosen, None if chosen else nearest)
+
+
+def _misses(candidates: Sequence[Candidate], budget: Budget) -> list[Miss]:
+    """Return what each candidate misses most.
+
+    One that was not measured is at least as slow as those that prune more; where that outweighs its known misses, it is
+    left out, since theirs say the same and are known.
+    """
+    misses: list[Miss] = []
+    slowest = 0.0
+    for candidate in reversed(candidates):
+        if candidate.latency_ms is not None and budget.latency_ms is not None:
+            slowest = max(slowest, candidate.latency_ms.p95 / budget.latency_ms.value)
+        miss = worst_miss(candidate, budget)
+        if miss is not None and (candidate.latency_ms is not None or miss.value / miss.allowed > slowest):
+            misses.append(miss)
+    return misses[::-1]
 
 
 def impose(candidate: Candidate, budget: Budget) -> Plan:

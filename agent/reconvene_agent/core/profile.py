@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from reconvene_agent.core.budget import BudgetLimits
+from reconvene_agent.core.decoding import from_toml
 from reconvene_agent.core.device import Device
 from reconvene_agent.core.errors import UsageError
 
@@ -79,8 +80,8 @@ def read(path: Path) -> Profile:
         UsageError: the file is not a valid profile, or is not named after the profile's name.
     """
     try:
-        profile = msgspec.toml.decode(path.read_bytes(), type=Profile)
-    except (msgspec.DecodeError, OSError, UnicodeDecodeError) as error:
+        profile = from_toml(path.read_bytes(), Profile)
+    except (msgspec.DecodeError, OSError) as error:
         raise UsageError(f"{path}: not a valid profile: {error}") from error
     if profile.name != path.stem:
         raise UsageError(f"{path}: the profile calls itself {profile.name!r}; name the file {profile.name}.toml")

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from reconvene_agent.core.budget import Budget
+from reconvene_agent.core.decoding import from_json
 from reconvene_agent.core.errors import ErrorCode
 from reconvene_agent.core.job import Step
 from reconvene_agent.core.options import MethodOptions, TrainingOptions
@@ -169,7 +170,7 @@ def decode_upward(line: bytes) -> Upward:
     Raises:
         msgspec.DecodeError: it is not a message of this protocol.
     """
-    message: Upward = _upward.decode(line)
+    message: Upward = from_json(line, _upward.decode)
     return message
 
 
@@ -179,5 +180,5 @@ def decode_downward(line: bytes) -> Downward:
     Raises:
         msgspec.DecodeError: it is not a message of this protocol.
     """
-    message: Downward = _downward.decode(line)
+    message: Downward = from_json(line, _downward.decode)
     return message

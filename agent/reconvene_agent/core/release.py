@@ -5,7 +5,7 @@ A release folder is complete from the moment it has its name: it was written asi
 
 from __future__ import annotations
 
-import shutil
+import re
 from pathlib import Path
 
 import msgspec
@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from reconvene_agent.core import atomic
 from reconvene_agent.core.bundle import ModelSpec
+from reconvene_agent.core.decoding import from_json
 from reconvene_agent.core.errors import UsageError
 from reconvene_agent.core.options import MethodOptions
 
@@ -66,6 +67,11 @@ class Release(Struct, frozen=True):
     onnx_bytes: int
 
 
+_VERSION = re.compile(r"r\d{4,9}-[0-9a-f]{8}")
+
+_decoder = msgspec.json.Decoder(Release)
+
+
 def folder_of(given: Path) -> Path:
     """Return the release folder meant by a path: a release itself, or a models folder whose ``current`` points at one.
 
@@ -85,7 +91,7 @@ def read(folder: Path) -> Release:
         UsageError: it is missing or damaged.
     """
     try:
-        return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Release)
+        return from_json((folder / MANIFEST).read_bytes(), _decoder.decode)
     except (msgspec.DecodeError, OSError) as error:
         raise UsageError(f"{folder / MANIFEST} cannot be read: {error}") from error
 
@@ -102,7 +108,12 @@ def versions(models: Path) -> list[str]:
     """Return the releases below a models folder, oldest first."""
     if not models.is_dir():
         return []
-    return sorted(path.name for path in models.iterdir() if not path.is_symlink() and (path / MANIFEST).is_file())
+    found = [path.name for path in models.iterdir() if not path.is_symlink() and (path / MANIFEST).is_file()]
+    return sorted((name for name in found if _VERSION.fullmatch(name)), key=_number)
+
+
+def _number(version: str) -> int:
+    return int(version[1 : version.index("-")])
 
 
 def version_for(models: Path, onnx_sha256: str) -> str:
@@ -115,7 +126,7 @@ def version_for(models: Path, onnx_sha256: str) -> str:
     for version in present:
         if version.endswith(f"-{suffix}"):
             return version
-    last = max((int(version[1:].split("-")[0]) for version in present), default=0)
+    last = _number(present[-1]) if present else 0
     return f"r{last + 1:04d}-{suffix}"
 
 
@@ -126,7 +137,7 @@ def publish(aside: Path, models: Path, version: str) -> Path:
     """
     final = models / version
     if final.exists():
-        shutil.rmtree(aside)
+        atomic.remove_tree(aside)
     else:
         with atomic.full_disk_is_no_disk(f"storing the release in {models}"):
             atomic.sync_tree(aside)
@@ -139,8 +150,9 @@ def publish(aside: Path, models: Path, version: str) -> Path:
 def sweep(models: Path) -> list[str]:
     """Remove all releases but the current one, newer ones and the two before it; return the removed versions."""
     serving = (models / CURRENT).resolve().name
-    older = [version for version in versions(models) if version < serving]
+    present = versions(models)
+    older = present[: present.index(serving)] if serving in present else []
     removed = older[:-KEPT_BEHIND_CURRENT]
     for version in removed:
-        shutil.rmtree(models / version)
+        atomic.remove_tree(models / version)
     return removed

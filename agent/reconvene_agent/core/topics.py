@@ -8,12 +8,12 @@ from msgspec import Struct
 
 SERVICE = "reconvene-agent"
 
-_SEGMENT = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")
+_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
 def valid_segment(text: str) -> bool:
     """Whether a root, device id, operation or command id can stand in a topic: one level, no wildcard."""
-    return _SEGMENT.match(text) is not None
+    return _SEGMENT.fullmatch(text) is not None
 
 
 class CommandTopic(Struct, frozen=True):

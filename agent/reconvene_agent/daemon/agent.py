@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import msgspec
-
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.config import Config
 from reconvene_agent.core.device import Device
+from reconvene_agent.core.errors import UsageError
 from reconvene_agent.core.job import Command
+from reconvene_agent.core.messages import decode_object
 from reconvene_agent.core.release import Release
 from reconvene_agent.daemon import announce, events, reports, status
 from reconvene_agent.daemon import effects as do
@@ -26,6 +26,7 @@ from reconvene_agent.daemon.status import Broker
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
 
 SETTLE_S = 0.5
+SETTLE_MOST_S = 5.0
 TIDY_EVERY_S = 600.0
 
 Effects = Iterator[Effect]
@@ -43,6 +44,7 @@ class Agent:
         self._broker = Broker(config.broker.url)
         self._announced = False
         self._settle_at: float | None = None
+        self._settle_by = now.mono
         self._sample_at = now.mono
         self._tidy_at = now.mono
         self._device: Device | None = None
@@ -69,7 +71,10 @@ class Agent:
     def handle(self, event: Event, now: Now) -> list[Effect]:
         """Take in one event and return what is to be done, in order."""
         before = self._commands.state
-        effects = list(self._handlers[type(event)](event, now))
+        # What was due before goes first: if a new command then cannot be journaled, nothing but its own start is left undone.
+        # Only at the very start the runs that were interrupted come before those that wait.
+        effects = [] if isinstance(event, events.Started) else list(self._commands.start_due(now))
+        effects += self._handlers[type(event)](event, now)
         effects += self._commands.start_due(now)
         if self._commands.state != before:
             effects += self._health(now)
@@ -141,7 +146,7 @@ class Agent:
     def _on_connected(self, event: events.Connected, now: Now) -> Effects:
         self._broker = Broker(self._broker.url, True, event.protocol, "")
         # Retained commands arrive now; only when they are known is the birth announced, so that it tells the truth.
-        self._settle_at = now.mono + SETTLE_S
+        self._settle_at, self._settle_by = now.mono + SETTLE_S, now.mono + SETTLE_MOST_S
         yield do.Log("info", f"connected to {self._broker.url} with MQTT {event.protocol}")
 
     def _on_disconnected(self, event: events.Disconnected, now: Now) -> Effects:
@@ -178,13 +183,13 @@ class Agent:
             yield do.Log("debug", f"a message on {event.topic} is not for this agent")
             return
         if self._settle_at is not None:
-            self._settle_at = now.mono + SETTLE_S
+            self._settle_at = min(now.mono + SETTLE_S, self._settle_by)
         yield from self._commands.receive(event, topic, now)
 
     def _says_down(self, raw: bytes | None) -> bool:
         """Whether a health message is not our own ``up``: the last will of an earlier session, say."""
         try:
-            said = msgspec.json.decode(raw or b"{}", type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            said = decode_object(raw or b"{}")
+        except UsageError:
             return True
         return said.get("status") != "up" or said.get("session") != self._identity.session

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 import msgspec
 
 from reconvene_agent.core.clock import Now
+from reconvene_agent.core.errors import UsageError
 from reconvene_agent.core.job import Command, Status
-from reconvene_agent.core.messages import Envelope, decode_envelope
+from reconvene_agent.core.messages import OPERATIONS, Envelope, decode_envelope
 from reconvene_agent.core.topics import Topics
 from reconvene_agent.daemon.effects import Effect, Forget, Publish, Save
 
@@ -38,11 +39,20 @@ def expired(envelope: Envelope, now: Now) -> bool:
     return envelope.expires_at is not None and now.synchronized and envelope.expires_at <= now.wall
 
 
+def _understood(command: Command) -> bool:
+    try:
+        envelope_of(command)
+    except UsageError:
+        return False
+    return command.op in OPERATIONS
+
+
 class CommandBook:
     """Commands by label; the view in memory of what the journal holds."""
 
     def __init__(self, commands: Iterable[Command]) -> None:
-        self._commands = {command.label: command for command in commands}
+        """Commands that this version does not understand (a newer one left them, say) are not taken in."""
+        self._commands = {command.label: command for command in commands if _understood(command)}
 
     def get(self, label: str) -> Command | None:
         return self._commands.get(label)
@@ -53,9 +63,10 @@ class CommandBook:
     def remove(self, label: str) -> None:
         self._commands.pop(label, None)
 
-    def find(self, command_id: str) -> Command | None:
-        """Return the unfinished command with this id, whatever its operation."""
-        return next((command for command in self.unfinished() if command.id == command_id), None)
+    def find(self, command_id: str, besides: str) -> Command | None:
+        """Return the unfinished command with this id, whatever its operation, but for the one labelled ``besides``."""
+        found = (command for command in self.unfinished() if command.id == command_id and command.label != besides)
+        return next(found, None)
 
     def unfinished(self) -> list[Command]:
         """Return the commands that are not terminal, oldest first."""

@@ -154,6 +154,8 @@ class Commands:
     def start_due(self, now: Now) -> Effects:
         """Start, or refuse as expired, the commands whose time has come."""
         for command in self._book.scheduled():
+            if self._book.get(command.label) is not command:
+                continue  # one before it has just canceled it
             envelope = envelope_of(command)
             if expired(envelope, now):
                 yield from self._finish(failed(command, ErrorCode.EXPIRED, "the command expired before it could start", now))
@@ -180,7 +182,7 @@ class Commands:
         try:
             args = decode_args(command.op, envelope_of(command).args, self._defaults)
             if isinstance(args, CancelArgs):
-                result, effects = self._cancel(args, now)
+                result, effects = self._cancel(args, executing.label, now)
             else:
                 result, effects = {"state": self.state, "version": self._identity.version}, []
         except AgentError as error:
@@ -193,17 +195,18 @@ class Commands:
         token = command.label if command.status.terminal else ""
         return do.Publish(self._topics.command(command.op, command.id), payload(command), token=token)
 
-    def _cancel(self, args: CancelArgs, now: Now) -> tuple[dict[str, Any], list[Effect]]:
+    def _cancel(self, args: CancelArgs, asking: str, now: Now) -> tuple[dict[str, Any], list[Effect]]:
         """Stop the command meant; stopping one that has ended, or nothing at all, is no mistake."""
         target: Command | None
         if args.id is msgspec.UNSET:
             target = self.running.command if self.running is not None else None
         else:
-            target = self._book.find(args.id)
+            target = self._book.find(args.id, besides=asking)
         if target is None:
             return {"canceled": None}, []
         if self.running is not None and target.label == self.running.command.label:
-            return {"canceled": target.label}, list(self._stop_run("canceled", now))
+            effects = list(self._stop_run("canceled", now))
+            return {"canceled": target.label if self.running.stop_reason == "canceled" else None}, effects
         gone = failed(target, ErrorCode.CANCELED, "canceled before it started", now)
         return {"canceled": target.label}, list(self._finish(gone))
 

@@ -6,17 +6,23 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from reconvene_agent.core.decoding import from_json
 from reconvene_agent.core.errors import AgentError, NotRunningError
 
 TIMEOUT_S = 5.0
+QUESTION_S = 1.0
+RETRY_S = 0.1
 MAX_LINE = 65536
 _MODE = 0o660
+
+_object = msgspec.json.Decoder(dict[str, Any])
 
 
 class ControlServer:
@@ -32,16 +38,19 @@ class ControlServer:
         self._ask = ask
         self._answers: dict[int, tuple[threading.Event, list[dict[str, Any]]]] = {}
         self._tickets = 0
+        self._closing = threading.Event()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self._socket.bind(str(path))
             path.chmod(_MODE)
             self._socket.listen(8)
         except OSError as error:
+            self._socket.close()
             raise AgentError(f"the local socket {path} cannot be made: {error.strerror or error}") from error
-        threading.Thread(target=self._serve, name="control", daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, name="control", daemon=True)
+        self._thread.start()
 
     def answer(self, ticket: int, document: dict[str, Any]) -> None:
         """Answer the question with this ticket; a late answer is dropped."""
@@ -52,26 +61,29 @@ class ControlServer:
 
     def close(self) -> None:
         """Stop listening and remove the socket."""
+        self._closing.set()
         with contextlib.suppress(OSError):
-            self._socket.close()
+            self._socket.shutdown(socket.SHUT_RDWR)  # closing alone would not wake up who waits in accept
+        self._thread.join(RETRY_S)
+        self._socket.close()
         self._path.unlink(missing_ok=True)
 
     def _serve(self) -> None:
-        while True:
+        while not self._closing.is_set():
             try:
                 client, _ = self._socket.accept()
             except OSError:
-                return
+                self._closing.wait(RETRY_S)  # closed, or out of descriptors for a while
+                continue
             with client, contextlib.suppress(OSError):
-                client.settimeout(TIMEOUT_S)
                 self._converse(client)
 
     def _converse(self, client: socket.socket) -> None:
-        with client.makefile("rb") as lines:
-            question = lines.readline(MAX_LINE)
+        question = _read_line(client, QUESTION_S)
+        client.settimeout(TIMEOUT_S)
         try:
-            asked = msgspec.json.decode(question, type=dict[str, Any]).get("ask")
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            asked = from_json(question, _object.decode).get("ask")
+        except msgspec.DecodeError:
             asked = None
         if asked != "status":
             client.sendall(msgspec.json.encode({"error": 'only {"ask": "status"} is understood here'}) + b"\n")
@@ -85,6 +97,26 @@ class ControlServer:
         del self._answers[ticket]
         if box:
             client.sendall(msgspec.json.encode(box[0]) + b"\n")
+
+
+def _read_line(client: socket.socket, seconds: float) -> bytes:
+    """Return what a client says up to the end of its line, its hanging up or MAX_LINE bytes.
+
+    Raises:
+        TimeoutError: it took more than ``seconds`` altogether.
+    """
+    deadline = time.monotonic() + seconds
+    line = b""
+    while b"\n" not in line and len(line) < MAX_LINE:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        client.settimeout(left)
+        piece = client.recv(4096)
+        if not piece:
+            break
+        line += piece
+    return line
 
 
 def ask_status(path: Path) -> dict[str, Any]:
@@ -108,7 +140,6 @@ def ask_status(path: Path) -> dict[str, Any]:
         except OSError as error:
             raise NotRunningError(f"the agent is not running (nobody answers at {path})") from error
     try:
-        document: dict[str, Any] = msgspec.json.decode(line)
+        return from_json(line, _object.decode)
     except msgspec.DecodeError as error:
         raise AgentError(f"the agent at {path} gave no answer") from error
-    return document

@@ -52,6 +52,10 @@ def _open(path: Path, schema: str, durable: bool) -> sqlite3.Connection:
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         connection.execute(schema)
+        # Damage further in would show only when it is read, and then again after every restart.
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
     except sqlite3.Error:
         connection.close()
         raise
@@ -69,10 +73,10 @@ def writing(connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("COMMIT")
-    except sqlite3.Error as error:
+    except BaseException as error:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        if _is_full(error):
+        if isinstance(error, sqlite3.Error) and _is_full(error):
             raise DatabaseFullError(str(error)) from error
         raise
 

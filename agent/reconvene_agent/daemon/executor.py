@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,7 +10,7 @@ import msgspec
 
 from reconvene_agent.core import atomic, release
 from reconvene_agent.core.config import Config
-from reconvene_agent.core.errors import AgentError
+from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.job import Command
 from reconvene_agent.core.profile import Profile
 from reconvene_agent.daemon import effects as do
@@ -62,7 +61,7 @@ class Executor:
             do.Launch: self._launch,
             do.AskWorker: self._ask_worker,
             do.EndWorker: self._end_worker,
-            do.Clean: lambda effect: shutil.rmtree(launch.work_folder(self._config, effect.key), ignore_errors=True),
+            do.Clean: lambda effect: atomic.remove_tree(launch.work_folder(self._config, effect.key)),
             do.Sample: self._sample,
             do.ReadRelease: lambda _: self._inbox.post_now(events.ReleaseRead(release.current(self._config.models_dir))),
             do.Answer: lambda effect: self._control.answer(effect.ticket, effect.document),
@@ -104,6 +103,7 @@ class Executor:
             self._save(do.Save(command))
 
     def _forget(self, effect: do.Forget) -> None:
+        self._unsaved.pop(effect.command.label, None)
         try:
             self._journal.forget(effect.command)
         except DatabaseFullError:
@@ -117,6 +117,9 @@ class Executor:
             self._worker = WorkerProcess(key, request, self._inbox.post, log, self._config.worker.python, threads)
         except AgentError as error:
             self._inbox.post_now(events.LaunchFailed(key, error.code, error.message))
+        except OSError as error:
+            detail = f"the worker cannot be started: {error.strerror or error}"
+            self._inbox.post_now(events.LaunchFailed(key, ErrorCode.INTERNAL, detail))
 
     def _ask_worker(self, effect: do.AskWorker) -> None:
         if self._worker is not None:

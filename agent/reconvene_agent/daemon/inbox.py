@@ -1,4 +1,4 @@
-"""The one queue into the owner's thread: bounded for adapters, and safe to post to from a signal handler."""
+"""The one queue into the owner's thread: bounded for adapters, and never in the way of who must not wait."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Inbox:
         self._queue.put((event, True))
 
     def post_now(self, event: Event | Delivered) -> None:
-        """Post from the owner's own thread or a signal handler: never waits."""
+        """Post from the owner's own thread, or while holding what the owner needs: never waits."""
         self._queue.put((event, False))
 
     def get(self, timeout: float) -> Event | Delivered | None:

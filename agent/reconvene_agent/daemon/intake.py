@@ -9,7 +9,7 @@ from msgspec import Struct
 from reconvene_agent.core import messages
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.errors import AgentError, ErrorCode, UsageError
-from reconvene_agent.core.job import Command, Status, digest_of
+from reconvene_agent.core.job import Command, Status, digest_of, payload
 from reconvene_agent.core.messages import MAX_PAYLOAD, Args, Envelope
 from reconvene_agent.core.topics import CommandTopic
 from reconvene_agent.daemon.events import Received
@@ -62,6 +62,8 @@ def sort_message(event: Received, topic: CommandTopic, known: Command | None, no
     if event.size == 0:
         return Cleared()
     if event.payload is None:
+        if known is not None and len(payload(known)) > MAX_PAYLOAD:
+            return Echo()  # our own state, which the controller's many fields made too large; an answer would be one more
         detail = f"the payload has {event.size} bytes; at most {MAX_PAYLOAD} are accepted"
         return Refused(_refusal(topic, {}, UsageError(detail), now), reused=known is not None)
     try:

@@ -62,5 +62,5 @@ class Journal:
 def _decode(state: bytes) -> Command | None:
     try:
         return msgspec.json.decode(state, type=Command)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None

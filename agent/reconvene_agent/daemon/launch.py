@@ -25,10 +25,10 @@ def inside(folder: Path, name: str, trusted: str) -> Path:
     """Return the path of ``name`` in ``folder``. A name that leaves it is refused, unless the configuration itself says it.
 
     Raises:
-        UsageError: the name is absolute or climbs out of the folder.
+        UsageError: the name is absolute, climbs out of the folder or is none that a file can have.
     """
     path = PurePosixPath(name)
-    if name != trusted and (path.is_absolute() or ".." in path.parts):
+    if name != trusted and (path.is_absolute() or ".." in path.parts or "\0" in name):
         raise UsageError(f"{name!r} must be a name inside {folder}")
     return folder / path
 
@@ -56,8 +56,8 @@ def request_for(command: Command, config: Config, profile: Profile) -> tuple[Req
     if args.bundle is msgspec.UNSET:
         raise UsageError("name a bundle in the command, or one for all in the configuration ([specialize] bundle)")
     folder = inside(config.bundles_dir, args.bundle, config.specialize.bundle)
-    if not folder.is_dir():
-        raise BundleError(f"there is no bundle {args.bundle!r} in {config.bundles_dir}")
+    if not os.access(folder, os.R_OK):
+        raise BundleError(f"there is no readable bundle {args.bundle!r} in {config.bundles_dir}")
     bundle.read(folder)
     if not isinstance(args, SpecializeArgs):
         plan = board.plan_request(folder, args, "command")

@@ -11,12 +11,13 @@ import random
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 from msgspec import Struct
 from paho.mqtt import client as paho
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
@@ -193,6 +194,21 @@ class Connection:
             self._closing.wait(wait_s)
 
 
+class _Client(paho.Client):
+    """A client that tells when its network thread is over, also when paho or a callback failed at what a broker sent."""
+
+    when_over: Callable[[Exception | None], None]
+
+    def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
+        try:
+            code = super().loop_forever(timeout, retry_first_connection)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the next connection may fare better
+            self.when_over(error)
+            return MQTTErrorCode.MQTT_ERR_UNKNOWN
+        self.when_over(None)
+        return code
+
+
 class _Conversation:
     """One connection from beginning to end, with the paho client that holds it."""
 
@@ -219,7 +235,8 @@ class _Conversation:
             else:
                 client.connect(link.host, link.port, link.keepalive_s)
         except ssl.SSLError as error:
-            return f"TLS with {link.host}:{link.port} failed: {error.reason or error}"
+            why = getattr(error, "verify_message", "") or error.reason or error
+            return f"TLS with {link.host}:{link.port} failed: {why}"
         except (OSError, ValueError) as error:
             return f"{link.host}:{link.port} cannot be reached: {getattr(error, 'strerror', None) or error}"
         # paho's own network thread must do all reading and writing: without one, a publication from another thread would
@@ -236,13 +253,14 @@ class _Conversation:
 
     def _make_client(self, link: Link) -> paho.Client:
         owner = self._owner
-        client = paho.Client(
+        client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=link.client_id,
             clean_session=None if self._protocol == "5" else False,
             protocol=_VERSIONS[self._protocol],
             reconnect_on_failure=False,
         )
+        client.when_over = self._on_over
         client.connect_timeout = CONNECT_TIMEOUT_S
         if link.username:
             client.username_pw_set(link.username, link.password or None)
@@ -271,6 +289,9 @@ class _Conversation:
             self._reason = f"the broker refused the connection: {code.getName()}"
             client.disconnect()
             return
+        # From here on publications pass: what the broker kept for us may arrive, and want an answer, before it confirms the
+        # subscriptions.
+        self._owner._client = client
         client.subscribe([(topic, 1) for topic in self._owner._subscriptions])
 
     def _on_subscribe(self, client: paho.Client, _data: Any, _mid: int, codes: list[Any], _properties: Any) -> None:
@@ -280,19 +301,26 @@ class _Conversation:
             client.disconnect()
             return
         self.established = True
-        self._owner._client = client
         self._owner._listener.connected(self._protocol)
 
     def _on_disconnect(self, _client: paho.Client, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
         if not self._reason and code.is_failure:
             self._reason = f"the connection was lost: {code.getName()}"
+
+    def _on_over(self, error: Exception | None) -> None:
+        if error is not None:
+            self._reason = f"the connection was given up: {type(error).__name__}: {error}"
         self._answered.set()
         self._ended.set()
 
     def _on_message(self, _client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            return  # none of ours
         size = len(message.payload)
         kept = bytes(message.payload) if size <= MAX_PAYLOAD else None
-        self._owner._listener.received(message.topic, kept, size)
+        self._owner._listener.received(topic, kept, size)
 
 
 def _handle(generation: int, mid: int) -> int:

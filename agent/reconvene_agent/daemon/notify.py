@@ -15,7 +15,7 @@ class Notifier:
         self._address = "\0" + address[1:] if address.startswith("@") else address
         own = found.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         period = found.get("WATCHDOG_USEC", "") if own else ""
-        self._interval = int(period) / 2e6 if period.isdigit() and int(period) > 0 else None
+        self._interval = int(period) / 2e6 if period.isdecimal() and int(period) > 0 else None
 
     @property
     def interval_s(self) -> float | None:
@@ -39,7 +39,7 @@ class Notifier:
         if not self._address:
             return
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as manager:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as manager:
                 manager.sendto(text.encode(), self._address)
         except OSError:
-            pass  # a manager that cannot be told will notice by its watchdog
+            pass  # a manager that cannot be told, or is too busy to read, will notice by its watchdog

@@ -56,6 +56,7 @@ class RunningJob:
         self.supervision.heard(now.mono)
         if isinstance(message, (Done, Failed, Suspended)):
             self._outcome = message
+            self._deadline = None
             self.supervision.asked_to_stop(now.mono)
             return False, False
         if not isinstance(message, Progress):
@@ -71,8 +72,12 @@ class RunningJob:
         return new_step, due
 
     def stop(self, reason: StopReason, mono: float) -> bool:
-        """Note that the worker is being asked to stop; False if it already was."""
-        if self.stop_reason or self._outcome is not None:
+        """Note that the worker is being asked to stop; False if it already was, or has finished.
+
+        What was only to be suspended can still be canceled: it must not go on after a restart.
+        """
+        given_up = reason == "canceled" and self.stop_reason == "suspended"
+        if (self.stop_reason and not given_up) or (self._outcome is not None and not isinstance(self._outcome, Suspended)):
             return False
         self.stop_reason = reason
         self._deadline = None

@@ -6,10 +6,12 @@ import fcntl
 import logging
 import os
 import signal
+import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -57,7 +59,8 @@ class _Adapter:
         self._inbox.post(events.Received(topic, payload, size))
 
     def acknowledged(self, handle: int) -> None:
-        self._inbox.post(events.Delivered(handle))
+        # Never waits: paho holds the lock here that the owner needs to publish, and the owner is who makes room.
+        self._inbox.post_now(events.Delivered(handle))
 
 
 class Clock:
@@ -81,11 +84,15 @@ def only_one(state_dir: Path) -> Iterator[None]:
     """Hold the state folder for this process.
 
     Raises:
-        AgentError: BUSY when another agent holds it.
+        AgentError: BUSY when another agent holds it; or it cannot be made.
     """
-    with full_disk_is_no_disk(f"making {state_dir}"):
-        state_dir.mkdir(parents=True, exist_ok=True)
-    with (state_dir / "agent.lock").open("a") as lock:
+    with ExitStack() as held:
+        try:
+            with full_disk_is_no_disk(f"making {state_dir}"):
+                state_dir.mkdir(parents=True, exist_ok=True)
+                lock = held.enter_context((state_dir / "agent.lock").open("a"))
+        except OSError as error:
+            raise AgentError(f"the state folder {state_dir} cannot be used: {error.strerror or error}") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -133,8 +140,7 @@ class _Service:
         return Connection(link, will, (me.topics.commands, me.topics.health), _Adapter(self._inbox))
 
     def run(self) -> int:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+        self._listen_for_signals()
         if self._connection is not None:
             self._connection.start()
         self._inbox.post_now(events.Started())
@@ -167,9 +173,27 @@ class _Service:
             event = events.Tick()
         self._executor.carry_out(self._agent.handle(event, now))
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self._notifier.stopping()
-        self._inbox.post_now(events.StopAsked())
+    def _listen_for_signals(self) -> None:
+        """Turn SIGTERM and SIGINT into events.
+
+        A handler in Python runs in this thread, which may just be going to sleep in the inbox and would find the signal only
+        when something else wakes it up. So the byte that Python writes on a signal goes to a thread that waits for it.
+        """
+        self._wakeups, self._wakeup = socket.socketpair()
+        self._wakeup.setblocking(False)
+        signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _leave_it_to_the_wakeup)
+        threading.Thread(target=self._on_signals, name="signals", daemon=True).start()
+
+    def _on_signals(self) -> None:
+        while self._wakeups.recv(1):
+            self._notifier.stopping()
+            self._inbox.post_now(events.StopAsked())
+
+
+def _leave_it_to_the_wakeup(_number: int, _frame: FrameType | None) -> None:
+    """Take the place of the signal's own effect, which would end the process."""
 
 
 _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}

@@ -1,7 +1,7 @@
 """The spool: measurements and events wait on disk for the broker, in order, bounded in bytes.
 
 A record leaves when the broker has acknowledged it: at least once, in order, told apart by (boot_id, seq). When there is
-no room the oldest measurements go first, then the oldest events; what had to go is counted.
+no room the oldest measurements go first, and for an event then the oldest events; what had to go is counted.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from reconvene_agent.core.errors import AgentError, ErrorCode
+from reconvene_agent.core.messages import MAX_PAYLOAD
 from reconvene_agent.daemon.database import DatabaseFullError, open_database, writing
 
 Kind = Literal["measurement", "event"]
@@ -61,16 +62,20 @@ class Spool:
             numbered["dropped_total"] = self.dropped
         payload = msgspec.json.encode(numbered)
         size = len(topic) + len(payload) + _ROW_BYTES
+        if size > self._limit or len(payload) > MAX_PAYLOAD:
+            self.dropped += 1
+            return
         try:
             with writing(self._database):
-                freed = self._make_room(size)
+                freed, count = self._make_room(kind, size)
                 row = (self._last + 1, kind, topic, payload)
                 self._database.execute("INSERT INTO records (seq, kind, topic, payload) VALUES (?, ?, ?, ?)", row)
-        except DatabaseFullError:
+        except (DatabaseFullError, _NoRoomError):
             self.dropped += 1
             return
         self._last += 1
         self._bytes += size - freed
+        self.dropped += count
 
     def after(self, seq: int, count: int) -> list[SpooledRecord]:
         """Return the next ``count`` records with a higher number than ``seq``, in order."""
@@ -92,17 +97,28 @@ class Spool:
     def close(self) -> None:
         self._database.close()
 
-    def _make_room(self, size: int) -> int:
-        """Drop the oldest measurements, then the oldest events, until ``size`` more bytes fit; return the bytes freed."""
-        freed = 0
-        for kind in ("measurement", "event"):
-            while self._bytes + size - freed > self._limit:
-                row = self._database.execute(
-                    "SELECT seq, LENGTH(topic) + LENGTH(payload) FROM records WHERE kind = ? ORDER BY seq LIMIT 1", (kind,)
-                ).fetchone()
-                if row is None:
-                    break
-                self._database.execute("DELETE FROM records WHERE seq = ?", (row[0],))
-                freed += row[1] + _ROW_BYTES
-                self.dropped += 1
-        return freed
+    def _make_room(self, kind: Kind, size: int) -> tuple[int, int]:
+        """Drop records until ``size`` more bytes fit, the oldest measurements first; return the bytes freed and their number.
+
+        Raises:
+            _NoRoomError: only events are left, and a measurement drives out no event.
+        """
+        freed = count = 0
+        while self._bytes + size - freed > self._limit:
+            row = self._oldest("measurement") or (self._oldest("event") if kind == "event" else None)
+            if row is None:
+                raise _NoRoomError
+            self._database.execute("DELETE FROM records WHERE seq = ?", (row[0],))
+            freed += row[1] + _ROW_BYTES
+            count += 1
+        return freed, count
+
+    def _oldest(self, kind: Kind) -> tuple[int, int] | None:
+        """Return number and bytes of the oldest record of a kind."""
+        query = "SELECT seq, LENGTH(topic) + LENGTH(payload) FROM records WHERE kind = ? ORDER BY seq LIMIT 1"
+        row: tuple[int, int] | None = self._database.execute(query, (kind,)).fetchone()
+        return row
+
+
+class _NoRoomError(Exception):
+    """The record itself is the one to be dropped."""

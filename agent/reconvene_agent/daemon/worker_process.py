@@ -5,6 +5,7 @@ Anything but the protocol's words on its channel gets it killed; what it writes 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -72,13 +73,15 @@ class WorkerProcess:
         self._oom_before = oom.kills()
         interpreter = python or sys.executable
         ours, theirs = socket.socketpair()
-        with theirs:
+        # A socket for stderr too: unlike a pipe, it can be shut for the thread that reads it.
+        stderr, their_stderr = socket.socketpair()
+        with theirs, their_stderr:
             try:
                 self._process = subprocess.Popen(
                     [interpreter, "-m", "reconvene_agent.worker", "--channel", str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
+                    stderr=their_stderr.fileno(),
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,
                     cwd="/",
@@ -86,14 +89,17 @@ class WorkerProcess:
                 )
             except OSError as error:
                 ours.close()
+                stderr.close()
                 raise AgentError(f"the worker cannot be started: {interpreter}: {error.strerror}") from error
-        self._channel = ours
+        self._channel, self._stderr = ours, stderr
         self._send(request)
-        self._reader = threading.Thread(target=self._read_channel, name="worker-channel", daemon=True)
-        self._stderr = threading.Thread(target=self._read_stderr, name="worker-stderr", daemon=True)
-        self._waiter = threading.Thread(target=self._wait, name="worker-wait", daemon=True)
-        for thread in (self._reader, self._stderr, self._waiter):
+        self._readers = (
+            (threading.Thread(target=self._read_channel, name="worker-channel", daemon=True), ours),
+            (threading.Thread(target=self._read_stderr, name="worker-stderr", daemon=True), stderr),
+        )
+        for thread, _ in self._readers:
             thread.start()
+        threading.Thread(target=self._wait, name="worker-wait", daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -153,10 +159,9 @@ class WorkerProcess:
             self.kill()
 
     def _read_stderr(self) -> None:
-        assert self._process.stderr is not None
         limiter = _LineLimiter(self._log)
-        with self._process.stderr as stream:
-            while piece := os.read(stream.fileno(), 8192):
+        with contextlib.suppress(OSError):
+            while piece := self._stderr.recv(8192):
                 self._tail = (self._tail + piece)[-STDERR_TAIL:]
                 limiter.feed(piece)
         limiter.close()
@@ -165,9 +170,11 @@ class WorkerProcess:
         returncode = self._process.wait()
         # A grandchild may hold the channel or stderr open for ever; what it has to say is no longer of interest.
         self.kill()
-        for thread in (self._reader, self._stderr):
+        for thread, end in self._readers:
             thread.join(DRAIN_S)
-        self._channel.close()
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
         killed = returncode == -signal.SIGKILL and not self._broken and oom.kills() > self._oom_before
         self._post(WorkerEnded(self.key, returncode, self._broken, killed, self._tail.decode("utf-8", "replace")))
 
@@ -202,10 +209,11 @@ def _shown(line: bytes) -> str:
     return repr(line[:60]) + ("…" if len(line) > 60 else "")
 
 
+# What is meant for the daemon's own process: systemd's sockets, and settings that keep it small.
+_OURS = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "MALLOC_ARENA_MAX"})
+
+
 def _environment(threads: int) -> dict[str, str]:
-    """Return the worker's environment: threads as the profile wants them, nothing of systemd's, no import from the cwd."""
-    systemd = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
-    environment = {name: value for name, value in os.environ.items() if name not in systemd}
-    environment["OMP_NUM_THREADS"] = str(max(1, threads))
-    environment["PYTHONSAFEPATH"] = "1"
-    return environment
+    """Return the worker's environment: threads as the profile wants them, no import from the current folder."""
+    inherited = {name: value for name, value in os.environ.items() if name not in _OURS}
+    return {**inherited, "OMP_NUM_THREADS": str(max(1, threads)), "PYTHONSAFEPATH": "1"}

@@ -16,13 +16,15 @@ from pathlib import Path
 import msgspec
 
 from reconvene_agent import __version__
-from reconvene_agent.core import protocol
+from reconvene_agent.core import atomic, protocol
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.protocol import Done, Failed, Ready, Stop, Suspended
 from reconvene_agent.worker.channel import Channel, StopRequested
 
 PR_SET_PDEATHSIG = 1
 OOM_SCORE = "500"
+# What torch and ONNX Runtime, which have no exception for it, say when memory is refused them.
+OUT_OF_MEMORY = ("can't allocate memory", "Cannot allocate memory", "bad_alloc", "bad allocation")
 
 
 def _become_expendable() -> None:
@@ -49,10 +51,15 @@ def main(arguments: list[str]) -> int:
         request = channel.receive()
         if request is None or isinstance(request, Stop):
             return 0
-        channel.watch_for_stop()
-        channel.send(_run(channel, request))
     except msgspec.DecodeError as error:
         channel.send(Failed(ErrorCode.INTERNAL, f"the request cannot be read: {error}"))
+        return 0
+    channel.watch_for_stop()
+    outcome = _run(channel, request)
+    try:
+        channel.send(outcome)
+    except ValueError as error:
+        channel.send(Failed(ErrorCode.INTERNAL, f"the outcome cannot be told: {error}"))
     return 0
 
 
@@ -60,7 +67,8 @@ def _run(channel: Channel, request: protocol.Request) -> Done | Failed | Suspend
     try:
         from reconvene_agent.worker import operations
 
-        return Done(operations.run(request, channel))
+        with atomic.full_disk_is_no_disk("working"):
+            return Done(operations.run(request, channel))
     except StopRequested as stop:
         return Suspended() if stop.mode == "suspend" else Failed(ErrorCode.CANCELED, "canceled on request")
     except AgentError as error:
@@ -68,12 +76,15 @@ def _run(channel: Channel, request: protocol.Request) -> Done | Failed | Suspend
     except ImportError as error:
         missing = error.name or str(error)
         return Failed(ErrorCode.INTERNAL, f"{sys.executable} lacks {missing}: install 'reconvene-agent[worker]' there")
-    except MemoryError:
+    except OSError as error:
         traceback.print_exc()
-        return Failed(ErrorCode.NO_MEMORY, "the board ran out of memory: lower the training batch or the budget")
+        where = f"{error.filename}: " if error.filename else ""
+        return Failed(ErrorCode.INTERNAL, f"{where}{error.strerror or error}")
     except Exception as error:  # noqa: BLE001 - the boundary of the process: whatever went wrong, the other side gets an answer
         traceback.print_exc()
-        return Failed(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}")
+        if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
+            return Failed(ErrorCode.NO_MEMORY, "the board ran out of memory: lower the training batch or the budget")
+        return Failed(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}".partition("\n")[0])
 
 
 if __name__ == "__main__":

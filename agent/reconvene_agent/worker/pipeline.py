@@ -16,6 +16,7 @@ import msgspec
 import torch
 
 from reconvene_agent.core import atomic
+from reconvene_agent.core.decoding import from_json
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.job import Step
 from reconvene_agent.core.plan import Plan, infeasible
@@ -34,6 +35,8 @@ from reconvene_agent.worker.training.loop import Epoch, Interrupted, Trainer, ac
 
 PARITY_IMAGES = 64
 FINAL_MEASURE_SECONDS = 2.0
+
+_memory = msgspec.json.Decoder(dict[str, Any])
 
 
 class InfeasibleError(AgentError):
@@ -54,8 +57,6 @@ def specialize(request: SpecializeRequest, channel: Channel) -> dict[str, Any]:
     """
     torch.set_num_threads(request.plan.runtime.training_threads)
     work, models = Path(request.work), Path(request.models)
-    with atomic.full_disk_is_no_disk(f"making {work}"):
-        work.mkdir(parents=True, exist_ok=True)
     channel.progress(Step.PROBE, 0.0, "verifying the bundle")
     bundle = open_bundle(Path(request.plan.bundle))
     data = _read_data(request, bundle, channel)
@@ -140,11 +141,10 @@ class _Run:
 
     def train(self, pruned: PrunedModel) -> dict[str, Any]:
         options, channel = self._request.training, self._channel
-        batch = self._request.plan.batch
         checkpoint = Checkpoint(self._work / "checkpoint.safetensors", self._fingerprint)
         memory.settled_mb()
         memory.start_peak()
-        trainer = Trainer(pruned, self._data, options, batch, checkpoint)
+        trainer = Trainer(pruned, self._data, options, self._request.plan.batch, checkpoint)
 
         def report(fraction: float, note: str) -> None:
             try:
@@ -160,11 +160,11 @@ class _Run:
         except Interrupted as interrupted:
             raise interrupted.reason from None
         peak = memory.peak_mb()
-        channel.progress(Step.EVALUATE, 0.0)
+        right = accuracy(pruned.module, self._data, self._data.validation, lambda share: channel.progress(Step.EVALUATE, share))
         seconds = max(position.seconds, 1e-9)
         return {
             "epochs": options.epochs,
-            "batch": batch,
+            "batch": trainer.batch,
             "images": {
                 "train": len(self._data.train),
                 "held_out": len(self._data.validation),
@@ -174,7 +174,7 @@ class _Run:
             "images_per_second": round(trainer.images / seconds, 1),
             "peak_rss_mb": round(peak, 1),
             "memory_mb": round(max(0.0, peak - self._before_model_mb), 1),
-            "accuracy": round(accuracy(pruned.module, self._data, self._data.validation), 5),
+            "accuracy": round(right, 5),
         }
 
     def deploy(self, pruned: PrunedModel, models: Path, document: dict[str, Any]) -> dict[str, Any]:
@@ -222,11 +222,13 @@ class _Run:
         return outcome
 
     def _remember(self, name: str, value: object) -> None:
+        with atomic.full_disk_is_no_disk(f"making {self._work}"):
+            self._work.mkdir(parents=True, exist_ok=True)
         atomic.write_bytes(self._work / name, msgspec.json.encode({"fingerprint": self._fingerprint, "value": value}))
 
     def _remembered(self, name: str, kind: Any) -> Any:
         try:
-            found = msgspec.json.decode((self._work / name).read_bytes(), type=dict[str, Any])
+            found = from_json((self._work / name).read_bytes(), _memory.decode)
             return msgspec.convert(found["value"], kind) if found["fingerprint"] == self._fingerprint else None
         except (OSError, msgspec.DecodeError, KeyError):
             return None

@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 import torch
 
-from reconvene_agent.core import release as releases
 from reconvene_agent.core.bundle import ModelSpec
 from reconvene_agent.core.errors import BundleError, UsageError
 from reconvene_agent.core.job import Step
@@ -20,6 +19,7 @@ from reconvene_agent.core.protocol import BenchRequest, ExportWeightsRequest, Pl
 from reconvene_agent.core.release import Latency
 from reconvene_agent.worker import memory
 from reconvene_agent.worker.channel import Channel
+from reconvene_agent.worker.deploy import deployed
 from reconvene_agent.worker.deploy.export import Exporter
 from reconvene_agent.worker.deploy.session import measure, open_session
 from reconvene_agent.worker.models import costs, initial, registry, weights
@@ -96,12 +96,12 @@ def prune(request: PruneRequest, channel: Channel) -> dict[str, Any]:
 def bench(request: BenchRequest, channel: Channel) -> dict[str, Any]:
     """Deploy the dense bundle the same way as the small model and time both in turn, at batch 1."""
     torch.set_num_threads(request.runtime.training_threads)
-    channel.progress(Step.EXPORT, 0.0, "exporting the dense model")
+    channel.progress(Step.EXPORT, 0.0, "reading the small model")
     bundle = open_bundle(Path(request.bundle))
     exporter = Exporter(bundle.spec.input)
-    dense = exporter.to_onnx(bundle.dense()).SerializeToString()
-    channel.progress(Step.EXPORT, 0.7, "reading the pruned model")
     small, small_params, small_macs = _small_model(Path(request.model), bundle, exporter)
+    channel.progress(Step.EXPORT, 0.5, "exporting the dense model")
+    dense = exporter.to_onnx(bundle.dense()).SerializeToString()
     channel.progress(Step.EVALUATE, 0.0, f"timing both for {request.seconds:g} s")
     sessions = [open_session(model, request.runtime) for model in (dense, small)]
     dense_latency, small_latency = measure(sessions, request.seconds)
@@ -122,15 +122,18 @@ def _small_model(folder: Path, bundle: OpenBundle, exporter: Exporter) -> tuple[
         _same_model(design.model, bundle, folder)
         paper = costs.count(narrow(design.model, design.widths), design.model, batch=1, mask_sizes=design.mask_sizes)
         return exporter.to_onnx(module).SerializeToString(), paper.params, paper.macs
-    found = releases.folder_of(folder)
-    release = releases.read(found)
+    release, onnx = deployed.find(folder)
     _same_model(release.model, bundle, folder)
-    return (found / releases.ONNX).read_bytes(), release.params, release.macs
+    return onnx.read_bytes(), release.params, release.macs
 
 
 def _same_model(spec: ModelSpec, bundle: OpenBundle, folder: Path) -> None:
     if spec != bundle.spec:
-        raise UsageError(f"{folder} is a {spec.architecture}, not the bundle's {bundle.spec.architecture} of that input")
+        raise UsageError(f"{folder} is {_described(spec)}; the bundle is {_described(bundle.spec)}")
+
+
+def _described(spec: ModelSpec) -> str:
+    return f"{spec.architecture} for {'×'.join(map(str, spec.input))} and {spec.classes} classes"
 
 
 def _side(size: int, params: int, macs: int, latency: Latency) -> dict[str, Any]:

@@ -17,33 +17,29 @@ from reconvene_agent.daemon.probe.device import probe_device
 SERVICE = "system.slice/reconvene-agent.service"
 
 
-def power(now: str = "", ever: str = "") -> Power:
-    return Power(
-        under_voltage="v" in now,
-        throttled="t" in now,
-        under_voltage_since_boot="v" in now + ever,
-        throttled_since_boot="t" in now + ever,
-    )
+def told(flags: str) -> Power:
+    """Return the flags, in their order in Power: ``+`` on, ``-`` off, ``?`` not told."""
+    return Power(*({"+": True, "-": False, "?": None}[flag] for flag in flags))
 
 
 # Per board: CPU, cores, memory in MiB (total, available), the file that limits it, degrees, power, clock, system.
 BOARDS: dict[str, tuple[str, int, float, float, str | None, float, Power | None, bool, str]] = {
-    "raspberry-pi-zero-2-w": ("Cortex-A53", 4, 417.4, 234.2, None, 49.388, power(), True, "Debian GNU/Linux 12 (bookworm)"),
-    "raspberry-pi-3b-plus": ("Cortex-A53", 4, 922.1, 655.8, None, 62.832, power("t"), True, "Debian GNU/Linux 11 (bullseye)"),
+    "raspberry-pi-zero-2-w": ("Cortex-A53", 4, 417.4, 234.2, None, 49.388, told("----"), True, "Debian GNU/Linux 12 (bookworm)"),
+    "raspberry-pi-3b-plus": ("Cortex-A53", 4, 922.1, 655.8, None, 62.832, told("-+-+"), True, "Debian GNU/Linux 11 (bullseye)"),
     "raspberry-pi-4b": (
         "Cortex-A72", 4, 1024.0, 874.0, f"/sys/fs/cgroup/{SERVICE}/memory.high",
-        55.017, power("vt"), True, "Debian GNU/Linux 12 (bookworm)",
+        55.017, told("++++"), True, "Debian GNU/Linux 12 (bookworm)",
     ),
-    "raspberry-pi-5": ("Cortex-A76", 3, 8062.3, 7383.3, None, 47.45, power(), True, "Debian GNU/Linux 13 (trixie)"),
+    "raspberry-pi-5": ("Cortex-A76", 3, 8062.3, 7383.3, None, 47.45, told("-???"), True, "Debian GNU/Linux 13 (trixie)"),
     "jetson-nano": ("Cortex-A57", 4, 3964.1, 2540.5, None, 41.5, None, False, "Ubuntu 18.04.6 LTS"),
     "jetson-xavier-nx": (
         "NVIDIA Carmel", 2, 3072.0, 2572.0, f"/sys/fs/cgroup/memory/{SERVICE}/memory.limit_in_bytes",
-        44.0, power("", "vt"), True, "Ubuntu 18.04.6 LTS",
+        44.0, told("??++"), True, "Ubuntu 18.04.6 LTS",
     ),
-    "jetson-orin-nano": ("Cortex-A78AE", 6, 7619.2, 5491.3, None, 51.281, power("", "t"), True, "Ubuntu 22.04.5 LTS"),
+    "jetson-orin-nano": ("Cortex-A78AE", 6, 7619.2, 5491.3, None, 51.281, told("?--+"), True, "Ubuntu 22.04.5 LTS"),
     "jetson-agx-orin": (
         "Cortex-A78AE", 6, 8192.0, 7168.0, "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        99.125, power("t", "v"), False, "Ubuntu 20.04.6 LTS",
+        99.125, told("?+++"), False, "Ubuntu 20.04.6 LTS",
     ),
     "generic-aarch64": ("Cortex-A55 + Cortex-A76", 8, 15838.5, 15059.0, None, 42.538, None, True, "Armbian 24.8.1 bookworm"),
     "generic-x86_64": (

@@ -11,35 +11,30 @@ from reconvene_agent.core.device import Power
 from reconvene_agent.daemon.probe.power import read_power
 
 FLAGS = "sys/devices/platform/soc/soc:firmware/get_throttled"
-FINE = Power(under_voltage=False, throttled=False, under_voltage_since_boot=False, throttled_since_boot=False)
 
 
-def power(now: str = "", ever: str = "") -> Power:
-    return Power(
-        under_voltage="v" in now,
-        throttled="t" in now,
-        under_voltage_since_boot="v" in now + ever,
-        throttled_since_boot="t" in now + ever,
-    )
+def told(flags: str) -> Power:
+    """Return the flags, in their order in Power: ``+`` on, ``-`` off, ``?`` not told."""
+    return Power(*({"+": True, "-": False, "?": None}[flag] for flag in flags))
 
 
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        ("0", FINE),
-        ("0x0", FINE),
-        ("1", power("v")),
-        ("2", power("t")),
-        ("4", power("t")),
-        ("8", power("t")),
-        ("10000", power("", "v")),
-        ("20000", power("", "t")),
-        ("40000", power("", "t")),
-        ("80000", power("", "t")),
-        ("50000", power("", "vt")),
-        ("0x50005", power("vt")),
-        ("80008", power("t")),
-        ("10", FINE),
+        ("0", told("----")),
+        ("0x0", told("----")),
+        ("1", told("+-+-")),
+        ("2", told("-+-+")),
+        ("4", told("-+-+")),
+        ("8", told("-+-+")),
+        ("10000", told("--+-")),
+        ("20000", told("---+")),
+        ("40000", told("---+")),
+        ("80000", told("---+")),
+        ("50000", told("--++")),
+        ("0x50005", told("++++")),
+        ("80008", told("-+-+")),
+        ("10", told("----")),
     ],
 )
 def test_flags_of_the_firmware(plant: Callable[..., Path], flags: str, expected: Power) -> None:
@@ -48,7 +43,7 @@ def test_flags_of_the_firmware(plant: Callable[..., Path], flags: str, expected:
 
 def test_flags_of_the_firmware_below_another_bus(plant: Callable[..., Path]) -> None:
     node = "sys/devices/platform/soc@107c000000/soc@107c000000:firmware/get_throttled"
-    assert read_power(plant({node: "50005\n"})) == power("vt")
+    assert read_power(plant({node: "50005\n"})) == told("++++")
 
 
 @pytest.mark.parametrize("content", ["", "none\n", "-1\n", b"\xff", "f" * 40])
@@ -56,12 +51,12 @@ def test_garbled_flags_are_not_told(plant: Callable[..., Path], content: str | b
     assert read_power(plant({FLAGS: content})) is None
 
 
-@pytest.mark.parametrize(("alarm", "expected"), [("0", FINE), ("1", power("v"))])
+@pytest.mark.parametrize(("alarm", "expected"), [("0", told("-???")), ("1", told("+?+?"))])
 def test_the_voltage_monitor_stands_in_for_the_flags(plant: Callable[..., Path], alarm: str, expected: Power) -> None:
     monitor = "sys/class/hwmon/hwmon2"
     files = {f"{monitor}/name": "rpi_volt\n", f"{monitor}/in0_lcrit_alarm": f"{alarm}\n"}
     assert read_power(plant(files)) == expected
-    assert read_power(plant({**files, FLAGS: "40000\n"})) == power("", "t")
+    assert read_power(plant({**files, FLAGS: "40000\n"})) == told("---+")
 
 
 def test_alarms_of_other_monitors_are_not_ours(plant: Callable[..., Path]) -> None:
@@ -79,14 +74,14 @@ def jetson(chip: str, **counters: int) -> dict[str, str | bytes]:
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        (jetson("nvidia,tegra234", oc1_event_cnt=0, oc2_event_cnt=0, oc3_event_cnt=0), FINE),
-        (jetson("nvidia,tegra234", oc1_event_cnt=2, oc2_event_cnt=0), power("", "vt")),
-        (jetson("nvidia,tegra234", oc1_event_cnt=0, oc3_event_cnt=7), power("", "t")),
-        (jetson("nvidia,tegra234", oc1_event_cnt=0, oc3_event_cnt=7, oc3_throt_en=0), FINE),
-        (jetson("nvidia,tegra234", oc1_event_cnt=0, oc3_event_cnt=7, oc3_throt_en=1), power("", "t")),
-        (jetson("nvidia,tegra194", oc1_irq_cnt=1, oc2_irq_cnt=0), power("", "t")),
-        (jetson("nvidia,tegra194", oc1_irq_cnt=0, oc2_irq_cnt=1), power("", "vt")),
-        (jetson("nvidia,tegra264", oc1_event_cnt=1), power("", "t")),
+        (jetson("nvidia,tegra234", oc1_event_cnt=0, oc2_event_cnt=0, oc3_event_cnt=0), told("??--")),
+        (jetson("nvidia,tegra234", oc1_event_cnt=2, oc2_event_cnt=0), told("??++")),
+        (jetson("nvidia,tegra234", oc1_event_cnt=0, oc3_event_cnt=7), told("??-+")),
+        (jetson("nvidia,tegra234", oc1_event_cnt=0, oc3_event_cnt=7, oc3_throt_en=0), told("??--")),
+        (jetson("nvidia,tegra234", oc1_event_cnt=0, oc3_event_cnt=7, oc3_throt_en=1), told("??-+")),
+        (jetson("nvidia,tegra194", oc1_irq_cnt=1, oc2_irq_cnt=0), told("??-+")),
+        (jetson("nvidia,tegra194", oc1_irq_cnt=0, oc2_irq_cnt=1), told("??++")),
+        (jetson("nvidia,tegra264", oc1_event_cnt=1), told("???+")),
     ],
 )
 def test_over_current_counters_of_a_jetson(plant: Callable[..., Path], files: dict[str, str | bytes], expected: Power) -> None:
@@ -96,8 +91,8 @@ def test_over_current_counters_of_a_jetson(plant: Callable[..., Path], files: di
 @pytest.mark.parametrize(
     ("kind", "state", "expected"),
     [
-        ("gpu-throttle-alert", 0, FINE),
-        ("gpu-throttle-alert", 1, power("t")),
+        ("gpu-throttle-alert", 0, told("?-??")),
+        ("gpu-throttle-alert", 1, told("?+?+")),
         ("pwm-fan", 3, None),
         ("hot-surface-alert", 1, None),
     ],
@@ -105,6 +100,12 @@ def test_over_current_counters_of_a_jetson(plant: Callable[..., Path], files: di
 def test_throttle_alerts_of_a_jetson(plant: Callable[..., Path], kind: str, state: int, expected: Power | None) -> None:
     device = "sys/class/thermal/cooling_device7"
     assert read_power(plant({f"{device}/type": f"{kind}\n", f"{device}/cur_state": f"{state}\n"})) == expected
+
+
+def test_counters_and_alerts_of_a_jetson_together(plant: Callable[..., Path]) -> None:
+    alert = {"sys/class/thermal/cooling_device7/type": "x-throttle-alert\n", "sys/class/thermal/cooling_device7/cur_state": "0\n"}
+    assert read_power(plant({**jetson("nvidia,tegra234", oc1_event_cnt=0), **alert})) == told("?---")
+    assert read_power(plant({**jetson("nvidia,tegra234", oc1_event_cnt=3), **alert})) == told("?-++")
 
 
 def test_a_board_without_any_of_it_is_none(plant: Callable[..., Path]) -> None:
@@ -121,4 +122,5 @@ def test_no_bytes_break_it(tmp_path_factory: pytest.TempPathFactory, content: by
     (root / "sys/class/hwmon/hwmon0/name").write_text("rpi_volt\n")
     (root / "sys/class/thermal/cooling_device0/type").write_text("cpu-throttle-alert\n")
     found = read_power(root)
-    assert found is None or found.throttled_since_boot >= found.throttled
+    assert found is None or not found.throttled or found.throttled_since_boot
+    assert found is None or not found.under_voltage or found.under_voltage_since_boot

@@ -28,6 +28,12 @@ def test_units_and_what_only_root_may_use(tmp_path: Path, monkeypatch: pytest.Mo
     assert storage.read_storage(tmp_path) == Storage(str(tmp_path), 100.0, 40.0)
 
 
+def test_sizes_are_told_to_a_tenth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = os.statvfs_result((4096, 1000, 1000, 900, 800, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _: told)
+    assert storage.read_storage(tmp_path) == Storage(str(tmp_path), 1.0, 0.8)
+
+
 def test_a_file_system_that_does_not_answer_has_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: Path) -> None:
         raise OSError(5, "Input/output error")

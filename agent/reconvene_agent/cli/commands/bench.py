@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from reconvene_agent.cli import arguments as shared
@@ -18,9 +17,9 @@ from reconvene_agent.core.requests import runtime
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
-    parser.add_argument("model", type=Path, metavar="DIR", help="a release, a models folder, or the output of prune")
-    parser.add_argument("--seconds", type=float, default=5.0, metavar="N", help="how long to measure (default: 5)")
+    parser.add_argument("bundle", type=shared.path, metavar="BUNDLE")
+    parser.add_argument("model", type=shared.path, metavar="DIR", help="a release, a models folder, or the output of prune")
+    parser.add_argument("--seconds", type=shared.number, default=5.0, metavar="N", help="how long to measure (default: 5)")
     shared.add_common(parser)
     shared.add_board(parser)
 

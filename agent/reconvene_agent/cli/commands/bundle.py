@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from reconvene_agent.cli.arguments import add_common
+from reconvene_agent.cli.arguments import add_common, path
 from reconvene_agent.cli.foreground import run_worker
 from reconvene_agent.cli.output import print_json
 from reconvene_agent.core import architectures, atomic, bundle, config
@@ -21,16 +21,16 @@ from reconvene_agent.core.protocol import ExportWeightsRequest
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     create = actions.add_parser("create", help="make a bundle from an architecture and a seed")
-    create.add_argument("out", type=Path, metavar="OUT", help="the folder to make")
+    create.add_argument("out", type=path, metavar="OUT", help="the folder to make")
     create.add_argument("--model", required=True, choices=architectures.ARCHITECTURES, help="the dense model")
     create.add_argument("--input", required=True, metavar="CxHxW", help="size of the images, for instance 3x32x32")
     create.add_argument("--classes", required=True, type=int, metavar="N", help="number of classes")
     create.add_argument("--seed", required=True, type=int, metavar="N", help="decides the initial weights")
     create.add_argument("--weights", action="store_true", help="ship the initial weights too, not just their seed")
-    create.add_argument("--labels", type=Path, metavar="FILE", help="a text file with the name of one class on each line")
+    create.add_argument("--labels", type=path, metavar="FILE", help="a text file with the name of one class on each line")
     add_common(create)
     verify = actions.add_parser("verify", help="check a bundle and every file in it")
-    verify.add_argument("bundle", type=Path, metavar="BUNDLE")
+    verify.add_argument("bundle", type=path, metavar="BUNDLE")
     add_common(verify)
 
 
@@ -70,22 +70,23 @@ def _create(arguments: argparse.Namespace) -> BundleManifest:
             bundle.write_manifest(aside, manifest)
             atomic.sync_tree(aside)
             aside.rename(out)
+            atomic.sync_folder(out.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return manifest
 
 
-def _labels(path: Path) -> tuple[str, ...]:
+def _labels(file: Path) -> tuple[str, ...]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"the labels in {path} cannot be read: {error}") from error
+        raise UsageError(f"the labels in {file} cannot be read: {error}") from error
     return tuple(line.strip() for line in lines if line.strip())
 
 
 def _manifest(arguments: argparse.Namespace, labels: tuple[str, ...]) -> BundleManifest:
     sides = arguments.input.lower().replace("×", "x").split("x")
-    if len(sides) != 3 or not all(side.isdigit() for side in sides):
+    if len(sides) != 3 or not all(side.isdecimal() and len(side) <= 4 for side in sides):
         raise UsageError(f"--input must look like 3x32x32 (channels, height, width), not {arguments.input!r}")
     document = {
         "format": bundle.FORMAT,
@@ -102,7 +103,7 @@ def _manifest(arguments: argparse.Namespace, labels: tuple[str, ...]) -> BundleM
     return manifest
 
 
-def _write_weights(path: Path, manifest: BundleManifest, arguments: argparse.Namespace) -> None:
+def _write_weights(file: Path, manifest: BundleManifest, arguments: argparse.Namespace) -> None:
     model: ModelSpec = manifest.model
-    request = ExportWeightsRequest(model.architecture, model.input, model.classes, manifest.seed, str(path.resolve()))
+    request = ExportWeightsRequest(model.architecture, model.input, model.classes, manifest.seed, str(file.resolve()))
     run_worker(request, config.load(arguments.config).worker, threads=1, debug=arguments.debug)

@@ -17,7 +17,7 @@ from reconvene_agent.cli.demo import story
 from reconvene_agent.cli.demo.broker import HOST, EmbeddedBroker
 from reconvene_agent.cli.demo.controller import Controller, Message
 from reconvene_agent.cli.demo.stage import DEVICE_ID, AgentProcess, Stage
-from reconvene_agent.cli.foreground import run_worker
+from reconvene_agent.cli.foreground import StoppedError, run_worker
 from reconvene_agent.cli.output import print_json, say
 from reconvene_agent.cli.progress import Progress, progress_for
 from reconvene_agent.cli.tables import print_table
@@ -25,7 +25,7 @@ from reconvene_agent.core import config, profile
 from reconvene_agent.core.errors import AgentError, ErrorCode, UsageError
 from reconvene_agent.core.job import Status
 from reconvene_agent.core.messages import SpecializeArgs, decode_args
-from reconvene_agent.core.protocol import BenchRequest, Happening
+from reconvene_agent.core.protocol import BenchRequest
 from reconvene_agent.core.requests import Board
 from reconvene_agent.core.topics import Topics
 from reconvene_agent.daemon.probe.device import probe_device
@@ -53,6 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
         document = _play(Stage(aside), arguments.debug)
         shutil.rmtree(out, ignore_errors=True)
         aside.rename(out)
+    except (KeyboardInterrupt, StoppedError):
+        raise StoppedError(signal.SIGINT, "stopped: nothing is left running or lying about") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         for number, handler in previous.items():
@@ -139,16 +141,12 @@ def _compare(stage: Stage, debug: bool) -> tuple[dict[str, Any], dict[str, Any]]
     aside = stage.folder / "dense"
     request = board.specialize_request(stage.bundle, stage.data, aside / "work", aside / "models", args, "demo")
     runtime = request.plan.runtime
-    dense = run_worker(request, settings.worker, runtime.training_threads, debug, _quiet)
+    dense = run_worker(request, settings.worker, runtime.training_threads, debug)
     say("• both are timed in turn in ONNX Runtime")
     timing = BenchRequest(str(stage.bundle), str(stage.models), runtime, BENCH_S)
-    bench = run_worker(timing, settings.worker, runtime.training_threads, debug, _quiet)
+    bench = run_worker(timing, settings.worker, runtime.training_threads, debug)
     shutil.rmtree(aside)
     return dense, bench
-
-
-def _quiet(_event: Happening) -> None:
-    """The progress display shows the events already."""
 
 
 def _show(document: dict[str, Any], stage: Stage) -> None:
@@ -157,9 +155,15 @@ def _show(document: dict[str, Any], stage: Stage) -> None:
     print()
     rows = story.table(document["dense"], pruned, document["bench"])
     print_table(("", "dense", f"pruned to {sparsity:g}", ""), rows, left=("",))
-    here = sys.argv[0]
-    print(f"\nDone in {document['seconds']:.0f} s. The model: {stage.models / 'current' / 'model.onnx'}")
+    here, data, models, bundle = (_short(path) for path in (Path(sys.argv[0]), stage.data.parent, stage.models, stage.bundle))
+    print(f"\nDone in {document['seconds']:.0f} s. The model: {_short(stage.models / 'current' / 'model.onnx')}")
     print("\nNext:")
-    print(f"  {here} predict {stage.data.parent / '7.png'} --model {stage.models}")
-    print(f"  {here} plan {stage.bundle} --latency-ms 0.3")
-    print(f"  {here} specialize --bundle {stage.bundle} --data YOUR/IMAGES --out YOUR/MODELS")
+    print(f"  {here} predict {data}/3.png {data}/7.png --model {models}")
+    print(f"  {here} plan {bundle} --latency-ms 0.3")
+    print(f"  {here} specialize --bundle {bundle} --data YOUR/IMAGES --out YOUR/MODELS")
+
+
+def _short(path: Path) -> str:
+    """Write a path as one would type it here."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from reconvene_agent.cli import arguments as shared
@@ -18,7 +17,7 @@ from reconvene_agent.core.plan import Miss, infeasible
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    parser.add_argument("bundle", type=shared.path, metavar="BUNDLE")
     shared.add_common(parser)
     shared.add_budget(parser)
     add_sparsity(parser)
@@ -28,8 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_sparsity(parser: argparse.ArgumentParser) -> None:
     """Add the sparsity to impose, and the candidates."""
-    parser.add_argument("--sparsity", type=float, metavar="S", help="impose this sparsity; it is measured all the same")
-    parser.add_argument("--sparsities", type=float, nargs="+", metavar="S", help="the candidates (default: the configuration's)")
+    parser.add_argument("--sparsity", type=shared.number, metavar="S", help="impose this sparsity; it is measured all the same")
+    parser.add_argument(
+        "--sparsities", type=shared.number, nargs="+", metavar="S", help="the candidates (default: the configuration's)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

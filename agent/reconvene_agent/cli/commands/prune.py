@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from reconvene_agent.cli import arguments as shared
@@ -18,9 +17,11 @@ from reconvene_agent.core.requests import runtime
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
-    parser.add_argument("--sparsity", type=float, required=True, metavar="S", help="share of weights that the criterion drops")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the pruned model goes")
+    parser.add_argument("bundle", type=shared.path, metavar="BUNDLE")
+    parser.add_argument(
+        "--sparsity", type=shared.number, required=True, metavar="S", help="share of weights that the criterion drops"
+    )
+    parser.add_argument("--out", type=shared.path, required=True, metavar="DIR", help="where the pruned model goes")
     shared.add_common(parser)
     shared.add_method(parser)
     shared.add_board(parser)
@@ -28,11 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     bundle.read(arguments.bundle)
+    out = shared.new_folder(arguments.out)
     board = find_board(arguments, arguments.bundle)
     args = decode_args("plan", {"method": shared.method(arguments), "sparsity": arguments.sparsity}, board.defaults)
     assert isinstance(args, PlanArgs)
     compute = runtime(board.profile, board.device)
-    out = arguments.out.resolve()
     request = PruneRequest(str(arguments.bundle.resolve()), arguments.sparsity, args.method, compute, str(out))
     document = run_worker(request, board.config.worker, compute.training_threads, arguments.debug)
     if arguments.json:

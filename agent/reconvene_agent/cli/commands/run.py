@@ -5,19 +5,20 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
 
+from reconvene_agent.cli.arguments import path
 from reconvene_agent.core import config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration file (default: the system's, if there is one)")
+    parser.add_argument("--config", type=path, metavar="FILE", help="configuration file (default: the system's, if there is one)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check the configuration, then become the daemon: a fresh process image that never held the command line's modules."""
     config.load(arguments.config)
-    path = arguments.config or config.find()
-    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-    words = [sys.executable, "-m", "reconvene_agent.daemon", *([str(path)] if path else [])]
+    settings = arguments.config or config.find()
+    # One memory arena is enough for a process that mostly waits, and keeps it smaller.
+    environment = {**os.environ, "PYTHONSAFEPATH": "1", "MALLOC_ARENA_MAX": "1"}
+    words = [sys.executable, "-m", "reconvene_agent.daemon", *([str(settings)] if settings else [])]
     os.execve(sys.executable, words, environment)  # noqa: S606 - our own interpreter and module

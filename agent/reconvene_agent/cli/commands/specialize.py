@@ -22,9 +22,13 @@ _TRAINING = ("epochs", "batch", "learning_rate", "weight_decay", "augment", "val
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--bundle", type=Path, required=True, metavar="DIR", help="the dense model as it was shipped")
-    parser.add_argument("--data", type=Path, required=True, metavar="PATH", help="folders DIR/<class>/*.jpg or an .npz file")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where releases go; DIR/current is the new one")
+    parser.add_argument("--bundle", type=shared.path, required=True, metavar="DIR", help="the dense model as it was shipped")
+    parser.add_argument(
+        "--data", type=shared.path, required=True, metavar="PATH", help="folders DIR/<class>/*.jpg or an .npz file"
+    )
+    parser.add_argument(
+        "--out", type=shared.path, required=True, metavar="DIR", help="where releases go; DIR/current is the new one"
+    )
     shared.add_common(parser)
     shared.add_budget(parser)
     add_sparsity(parser)
@@ -32,16 +36,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("training")
     group.add_argument("--epochs", type=int, metavar="N", help="passes over the training images")
     group.add_argument("--batch", type=int, metavar="N", help="images per step")
-    group.add_argument("--learning-rate", type=float, metavar="R", help="peak of the OneCycle schedule")
-    group.add_argument("--weight-decay", type=float, metavar="R", help="L2 penalty")
+    group.add_argument("--learning-rate", type=shared.number, metavar="R", help="peak of the OneCycle schedule")
+    group.add_argument("--weight-decay", type=shared.number, metavar="R", help="L2 penalty")
     group.add_argument("--augment", choices=get_args(options.Augment), help="random changes of training images")
-    group.add_argument("--validation", type=float, metavar="SHARE", help="share held out where the data have no val folder")
+    group.add_argument(
+        "--validation", type=shared.number, metavar="SHARE", help="share held out where the data have no val folder"
+    )
     group.add_argument("--seed", type=int, metavar="N", help="decides data order and augmentation")
     shared.add_board(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     bundle.read(arguments.bundle)
+    out = shared.new_folder(arguments.out)
     board = find_board(arguments, arguments.out if arguments.out.is_dir() else Path.cwd())
     given: dict[str, Any] = {
         "method": shared.method(arguments),
@@ -51,7 +58,6 @@ def run(arguments: argparse.Namespace) -> int:
     }
     args = decode_args("specialize", given, board.defaults)
     assert isinstance(args, SpecializeArgs)
-    out = arguments.out.resolve()
     identity = msgspec.json.encode((str(arguments.bundle.resolve()), str(arguments.data.resolve()), args))
     work = out / f".work-{hashlib.sha256(identity).hexdigest()[:12]}"
     request = board.specialize_request(arguments.bundle.resolve(), arguments.data.resolve(), work, out, args, "command line")

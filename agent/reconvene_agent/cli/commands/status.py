@@ -9,14 +9,17 @@ from typing import Any
 
 import msgspec
 
+from reconvene_agent import __version__
 from reconvene_agent.cli.arguments import add_common
 from reconvene_agent.cli.output import print_json, size
 from reconvene_agent.core import config
 from reconvene_agent.core.config import Config
+from reconvene_agent.core.decoding import from_json
 from reconvene_agent.core.errors import EXIT_DEGRADED, EXIT_NOT_RUNNING, EXIT_OK, NotRunningError
 from reconvene_agent.daemon.control import ask_status
 
 REFRESH_S = 1.0
+_status = msgspec.json.Decoder(dict[str, Any])
 CLEAR_SCREEN = "\033[2J\033[H"
 
 
@@ -39,13 +42,27 @@ def look(settings: Config) -> tuple[dict[str, Any], int]:
     try:
         document = ask_status(settings.socket_path)
     except NotRunningError as error:
-        last: dict[str, Any] = {"device_id": settings.device_id, "job": None, "release": None, "device": None, "broker": {}}
-        try:
-            last |= msgspec.json.decode(settings.status_path.read_bytes(), type=dict[str, Any])
-        except (OSError, msgspec.DecodeError):
-            pass  # it never ran here, or we may not read its state
-        return {**last, "state": "not running", "problems": [error.message]}, EXIT_NOT_RUNNING
+        last = _last_known(settings)
+        broker = {**last["broker"], "connected": False}
+        return {**last, "state": "not running", "broker": broker, "problems": [error.message]}, EXIT_NOT_RUNNING
     return document, EXIT_DEGRADED if document["problems"] else EXIT_OK
+
+
+def _last_known(settings: Config) -> dict[str, Any]:
+    """Return what the agent said of itself when it last ran, with every key that a status has."""
+    nothing = {
+        "device_id": settings.device_id,
+        "version": __version__,
+        "uptime_s": None,
+        "broker": {"url": settings.broker.url},
+        "job": None,
+        "release": None,
+        "device": None,
+    }
+    try:
+        return {**nothing, **from_json(settings.status_path.read_bytes(), _status.decode)}
+    except (OSError, msgspec.DecodeError):
+        return nothing  # it never ran here, or we may not read its state
 
 
 def _watch(settings: Config, as_json: bool) -> int:

@@ -26,11 +26,16 @@ def read_memory(root: Path) -> Memory:
         total = min(limit.limit for limit in limits)
         available = min(available, binding.headroom)
     return Memory(
-        total_mb=total / MIB,
-        available_mb=available / MIB,
-        swap_total_mb=info.get("SwapTotal", 0) / MIB,
+        total_mb=mebibytes(total),
+        available_mb=mebibytes(available),
+        swap_total_mb=mebibytes(info.get("SwapTotal", 0)),
         limited_by=None if binding is None else binding.file,
     )
+
+
+def mebibytes(size: int) -> float:
+    """Return bytes in MiB to a tenth, which is as much as anybody wants to read."""
+    return round(size / MIB, 1)
 
 
 def swap_used_mb(root: Path) -> float | None:

@@ -27,7 +27,8 @@ def read_power(root: Path) -> Power | None:
     """Return the flags of supply and clocks, or None on a board that has none.
 
     ``throttled`` covers every reason to hold the clocks down. A Raspberry Pi whose kernel polls the firmware has the flags
-    since boot cleared at each poll, so they may tell the last seconds alone. A Jetson does not tell under-voltage now.
+    since boot cleared at each poll, so they may tell the last seconds alone; its voltage monitor tells nothing of the clocks
+    and nothing of the past. A Jetson does not tell under-voltage now.
     """
     return _firmware(root) or _voltage_monitor(root) or _jetson(root)
 
@@ -58,7 +59,12 @@ def _voltage_monitor(root: Path) -> Power | None:
             alarm = read_number(monitor / "in0_lcrit_alarm")
             if alarm is not None:
                 low = alarm != 0
-                return Power(under_voltage=low, throttled=False, under_voltage_since_boot=low, throttled_since_boot=False)
+                return Power(
+                    under_voltage=low,
+                    throttled=None,
+                    under_voltage_since_boot=True if low else None,
+                    throttled_since_boot=None,
+                )
     return None
 
 
@@ -68,11 +74,13 @@ def _jetson(root: Path) -> Power | None:
     if not alerts and not events:
         return None
     alarm = next((_UNDER_VOLTAGE_ALARMS[name] for name in compatible(root) if name in _UNDER_VOLTAGE_ALARMS), None)
+    throttled = any(alerts) if alerts else None
+    counted = any(count > 0 for count in events.values()) if events else None
     return Power(
-        under_voltage=False,
-        throttled=any(alerts),
-        under_voltage_since_boot=alarm is not None and events.get(alarm, 0) > 0,
-        throttled_since_boot=any(alerts) or any(count > 0 for count in events.values()),
+        under_voltage=None,
+        throttled=throttled,
+        under_voltage_since_boot=events[alarm] > 0 if alarm in events else None,
+        throttled_since_boot=throttled or counted,
     )
 
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from reconvene_agent.core.device import Storage
-from reconvene_agent.daemon.probe.memory import MIB
+from reconvene_agent.daemon.probe.memory import mebibytes
 
 
 def read_storage(state_dir: Path) -> Storage:
@@ -19,5 +19,6 @@ def read_storage(state_dir: Path) -> Storage:
             told = os.statvfs(folder)
         except (OSError, ValueError):
             continue
-        return Storage(str(state_dir), told.f_blocks * told.f_frsize / MIB, told.f_bavail * told.f_frsize / MIB)
+        total, free = told.f_blocks * told.f_frsize, told.f_bavail * told.f_frsize
+        return Storage(str(state_dir), mebibytes(total), mebibytes(free))
     return Storage(str(state_dir), 0.0, 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from reconvene_agent.worker.data.dataset import Dataset, Part, Skipped
 from reconvene_agent.worker.data.images import Pixels
 from reconvene_agent.worker.data.split import held_out
 
+_NAMES = ("x", "y", "x_val", "y_val")
+
 
 def load(path: Path, spec: ModelSpec, labels: Sequence[str], validation: float) -> Dataset:
     """Read an archive of images (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or 0..1, and class numbers (N,).
@@ -22,15 +25,9 @@ def load(path: Path, spec: ModelSpec, labels: Sequence[str], validation: float) 
     Raises:
         AgentError: BAD_DATA when the file is damaged or its arrays do not fit the bundle.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise AgentError(f"{path} is not a readable .npz file: {error}", ErrorCode.BAD_DATA) from error
-    if not {"x", "y"} <= arrays.keys():
-        raise AgentError(f"{path} must hold arrays x and y; it has: {', '.join(arrays) or 'none'}", ErrorCode.BAD_DATA)
+    arrays = _read(path)
     train = _part(arrays["x"], arrays["y"], spec, path)
-    if {"x_val", "y_val"} <= arrays.keys():
+    if "x_val" in arrays:
         held = _part(arrays["x_val"], arrays["y_val"], spec, path)
         return Dataset(train, held, tuple(labels), Skipped())
     aside = np.array([held_out(image.tobytes(), validation) for image in train.images], dtype=bool)
@@ -38,9 +35,23 @@ def load(path: Path, spec: ModelSpec, labels: Sequence[str], validation: float) 
     return Dataset(split[0], split[1], tuple(labels), Skipped())
 
 
+def _read(path: Path) -> dict[str, NDArray[np.generic]]:
+    # Opened here, since numpy leaves a file that it cannot read open; what it raises on a damaged one is any of these.
+    try:
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            names = archive.files if isinstance(archive, np.lib.npyio.NpzFile) else []
+            if not {"x", "y"} <= set(names) or ("x_val" in names) != ("y_val" in names):
+                found = ", ".join(names) or "no named arrays"
+                raise ValueError(f"it must hold x and y, and x_val and y_val both or neither; it holds {found}")
+            return {name: archive[name] for name in _NAMES if name in names}
+    except (OSError, ValueError, EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise AgentError(f"{path} is not an .npz file that can be used: {error}", ErrorCode.BAD_DATA) from error
+
+
 def _part(x: NDArray[np.generic], y: NDArray[np.generic], spec: ModelSpec, path: Path) -> Part:
-    if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer):
-        raise AgentError(f"{path}: the classes must be one whole number for each of the {len(x)} images", ErrorCode.BAD_DATA)
+    if not x.ndim or y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer):
+        raise AgentError(f"{path}: the classes must be one whole number for each image of x", ErrorCode.BAD_DATA)
     classes = y.astype(np.int64)
     if len(classes) and (classes.min() < 0 or classes.max() >= spec.classes):
         raise AgentError(f"{path}: class numbers must lie between 0 and {spec.classes - 1}", ErrorCode.BAD_DATA)
@@ -65,6 +76,6 @@ def _channels_first(x: NDArray[np.generic], spec: ModelSpec, path: Path) -> NDAr
 def _pixels(x: NDArray[np.generic], path: Path) -> Pixels:
     if x.dtype == np.uint8:
         return np.ascontiguousarray(x, dtype=np.uint8)
-    if np.issubdtype(x.dtype, np.floating) and np.isfinite(x).all() and x.min() >= 0.0 and x.max() <= 1.0:
+    if np.issubdtype(x.dtype, np.floating) and x.min(initial=0.0) >= 0.0 and x.max(initial=1.0) <= 1.0:
         return np.ascontiguousarray(np.rint(x.astype(np.float32) * 255.0), dtype=np.uint8)
     raise AgentError(f"{path}: pixels must be uint8, or numbers between 0 and 1", ErrorCode.BAD_DATA)

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.worker.data.images import Pixels, normalize
 
+# Pixels are counted some images at a time: counting widens each to eight bytes.
+COUNTED_AT_ONCE = 256
 # A channel that never changes would otherwise be divided by zero.
 MIN_STD = 1e-3
 
@@ -52,7 +54,7 @@ class Dataset:
                     f"the data hold {len(part)} {name} images, at least 2 are needed: add some, or make train/ and val/ folders",
                     ErrorCode.NO_DATA,
                 )
-        counts = np.stack([np.bincount(plane.ravel(), minlength=256) for plane in _planes(self.train.images)])
+        counts = _histogram(self.train.images)
         levels = np.arange(256) / 255.0
         mean = counts @ levels / counts.sum(axis=1)
         variance = counts @ levels**2 / counts.sum(axis=1) - mean**2
@@ -73,5 +75,11 @@ class Dataset:
         return digest.hexdigest()
 
 
-def _planes(images: Pixels) -> list[Pixels]:
-    return [images[:, channel] for channel in range(images.shape[1])]
+def _histogram(images: Pixels) -> NDArray[np.int64]:
+    """Return how often each level occurs in each channel, as (C, 256)."""
+    counts = np.zeros((images.shape[1], 256), dtype=np.int64)
+    for start in range(0, len(images), COUNTED_AT_ONCE):
+        some = images[start : start + COUNTED_AT_ONCE]
+        for channel in range(len(counts)):
+            counts[channel] += np.bincount(some[:, channel].ravel(), minlength=256)
+    return counts

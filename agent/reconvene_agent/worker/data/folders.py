@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from reconvene_agent.core.bundle import ModelSpec
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.worker.data import images
 from reconvene_agent.worker.data.dataset import Dataset, Part, Skipped
-from reconvene_agent.worker.data.images import BrokenImageError, Pixels
+from reconvene_agent.worker.data.images import BrokenImageError
 from reconvene_agent.worker.data.split import held_out
 
 # Beyond this share of broken files something is wrong with the disk or the camera, and a model would learn from the rest.
@@ -27,33 +28,46 @@ def load(folder: Path, spec: ModelSpec, labels: Sequence[str], validation: float
     Raises:
         AgentError: NO_DATA when there are no images, BAD_DATA when classes do not fit the bundle or too many files are broken.
     """
-    parted = (folder / "train").is_dir() and (folder / "val").is_dir()
-    roots = [folder / "train", folder / "val"] if parted else [folder]
-    names = sorted({entry.name for root in roots for entry in _class_folders(root)})
+    if spec.input[0] not in images.MODES:
+        raise AgentError(f"image files cannot fill {spec.input[0]} channels: bring the data as .npz", ErrorCode.BAD_DATA)
+    try:
+        parted = (folder / "train").is_dir() and (folder / "val").is_dir()
+        roots = [folder / "train", folder / "val"] if parted else [folder]
+        names = sorted({entry.name for root in roots for entry in _class_folders(root)})
+        found = [(index, entry.name, path) for index, root in enumerate(roots) for entry, path in _files(root)]
+    except OSError as error:
+        raise AgentError(f"{folder} cannot be read: {_shown(error.filename)}: {error.strerror}", ErrorCode.NO_DATA) from error
     numbers = _number(names, spec, labels)
-    files = [(root_index, numbers[entry.name], path) for root_index, root in enumerate(roots) for entry, path in _files(root)]
-    if not files:
+    if not found:
         raise AgentError(f"{folder} holds no images: put them as {folder}/<class>/<name>.jpg or .png", ErrorCode.NO_DATA)
-    parts: tuple[list[tuple[Pixels, int]], list[tuple[Pixels, int]]] = ([], [])
+    # Training images fill the arrays from the front and held-out ones from the back, so that none is ever copied.
+    pixels = np.empty((len(found), *spec.input), dtype=np.uint8)
+    classes = np.empty(len(found), dtype=np.int64)
+    front, back = 0, len(found)
     broken: list[str] = []
-    for index, (root_index, number, path) in enumerate(files):
+    for index, (root, name, path) in enumerate(found):
         if index % 50 == 0:
-            report(index / len(files), f"reading image {index + 1} of {len(files)}")
+            report(index / len(found), f"reading image {index + 1} of {len(found)}")
         try:
             content = path.read_bytes()
-            pixels = images.decode(content, spec.input)
+            image = images.decode(content, spec.input)
         except (BrokenImageError, OSError) as error:
-            broken.append(f"{path.relative_to(folder)}: {error}")
+            reason = error.strerror if isinstance(error, OSError) else error
+            broken.append(f"{_shown(path.relative_to(folder))}: {reason}")
             continue
-        side = root_index if parted else int(held_out(content, validation))
-        parts[side].append((pixels, number))
-    if len(broken) > MAX_BROKEN_SHARE * len(files):
+        if root == 1 or (not parted and held_out(content, validation)):
+            back -= 1
+            place = back
+        else:
+            place = front
+            front += 1
+        pixels[place], classes[place] = image, numbers[name]
+    if len(broken) > MAX_BROKEN_SHARE * len(found):
         raise AgentError(
-            f"{len(broken)} of {len(files)} images in {folder} cannot be read, {broken[0]} among them", ErrorCode.BAD_DATA
+            f"{len(broken)} of {len(found)} images in {folder} cannot be read, such as {broken[0]}", ErrorCode.BAD_DATA
         )
-    present = tuple(labels) or tuple(names)
-    train, val = (_part(part, spec) for part in parts)
-    return Dataset(train, val, present, Skipped(len(broken), tuple(broken[:NAMED_EXAMPLES])))
+    train, held = Part(pixels[:front], classes[:front]), Part(pixels[back:], classes[back:])
+    return Dataset(train, held, tuple(labels) or tuple(names), Skipped(len(broken), tuple(broken[:NAMED_EXAMPLES])))
 
 
 def _class_folders(root: Path) -> list[Path]:
@@ -69,6 +83,9 @@ def _files(root: Path) -> Iterator[tuple[Path, Path]]:
 
 def _number(names: Sequence[str], spec: ModelSpec, labels: Sequence[str]) -> dict[str, int]:
     """Give each class folder the model's output that stands for it: by label, else by the order of names."""
+    unreadable = [name for name in names if _shown(name) != name]
+    if unreadable:
+        raise AgentError(f"the name of class folder {unreadable[0]!a} is not UTF-8: rename it", ErrorCode.BAD_DATA)
     if labels:
         unknown = [name for name in names if name not in labels]
         if unknown:
@@ -83,6 +100,6 @@ def _number(names: Sequence[str], spec: ModelSpec, labels: Sequence[str]) -> dic
     return {name: index for index, name in enumerate(names)}
 
 
-def _part(pairs: Sequence[tuple[Pixels, int]], spec: ModelSpec) -> Part:
-    stacked = np.stack([pixels for pixels, _ in pairs]) if pairs else np.empty((0, *spec.input), dtype=np.uint8)
-    return Part(stacked, np.array([number for _, number in pairs], dtype=np.int64))
+def _shown(name: str | Path) -> str:
+    """Return a file's name as text that can be passed on, whatever bytes it is made of."""
+    return os.fsencode(name).decode(errors="replace")

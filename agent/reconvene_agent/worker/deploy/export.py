@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +17,8 @@ from pathlib import Path
 import onnx
 import torch
 from onnx import ModelProto, numpy_helper, shape_inference
-from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from reconvene_agent import __version__
 from reconvene_agent.core import atomic
@@ -28,9 +29,29 @@ OUTPUT = "logits"
 
 
 def folded(model: nn.Module) -> nn.Module:
-    """Return a copy in evaluation mode with every batch-norm folded into the convolution before it."""
-    fused: nn.Module = fuse(copy.deepcopy(model).eval())
-    return fused
+    """Return a copy in evaluation mode with each batch-norm folded into the convolution before it, where that serves it alone."""
+    traced = fx.symbolic_trace(copy.deepcopy(model).eval())
+    uses = Counter(_used_module(node) for node in traced.graph.nodes)
+    for node in list(traced.graph.nodes):
+        source = node.args[0] if node.op == "call_module" and node.args else None
+        if not isinstance(source, fx.Node) or source.op != "call_module":
+            continue
+        convolution, norm = (traced.get_submodule(str(each.target)) for each in (source, node))
+        if not isinstance(convolution, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d) or not norm.track_running_stats:
+            continue
+        if len(source.users) == 1 and uses[str(source.target)] == 1:
+            traced.set_submodule(str(source.target), fuse_conv_bn_eval(convolution, norm))
+            node.replace_all_uses_with(source)
+            traced.graph.erase_node(node)
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced
+
+
+def _used_module(node: fx.Node) -> str:
+    """Return the submodule that a node calls or takes a tensor of; empty for neither."""
+    target = str(node.target)
+    return {"call_module": target, "get_attr": target.rpartition(".")[0]}.get(node.op, "")
 
 
 @contextmanager
@@ -98,15 +119,21 @@ class Exporter:
         The model must lie in memory; it is not changed.
         """
         fused = folded(model)
-        tensors = fused.state_dict()
+        # A batch-norm's counter is of no use outside training and in no graph.
+        tensors = {name: tensor for name, tensor in fused.state_dict().items() if tensor.is_floating_point()}
         if self._template is None:
             self._template = _export(_scrambled(copy.deepcopy(fused)), self._input_shape)
-        filled = _fill(self._template, tensors)
+        groups = {f"{name}.weight": layer.groups for name, layer in fused.named_modules() if isinstance(layer, nn.Conv2d)}
+        filled = _fill(self._template, tensors, groups)
         return filled if filled is not None else _export(fused, self._input_shape)
 
 
-def _fill(template: ModelProto, tensors: Mapping[str, Tensor]) -> ModelProto | None:
-    """Return the template with these weights, or None where they do not make a consistent graph."""
+def _fill(template: ModelProto, tensors: Mapping[str, Tensor], groups: Mapping[str, int]) -> ModelProto | None:
+    """Return the template with these weights, or None where they do not make a consistent graph.
+
+    ``groups`` are those of the convolutions, by the names of their weights: a depthwise one has as many as channels, and
+    ONNX's shape inference does not notice when it has not.
+    """
     proto = ModelProto()
     proto.CopyFrom(template)
     names = {initializer.name for initializer in proto.graph.initializer}
@@ -115,6 +142,11 @@ def _fill(template: ModelProto, tensors: Mapping[str, Tensor]) -> ModelProto | N
     for initializer in proto.graph.initializer:
         if initializer.name in tensors:
             initializer.CopyFrom(numpy_helper.from_array(tensors[initializer.name].detach().numpy(), initializer.name))
+    for node in proto.graph.node:
+        if node.op_type == "Conv" and node.input[1] in groups:
+            kept = [attribute for attribute in node.attribute if attribute.name != "group"]
+            del node.attribute[:]
+            node.attribute.extend([*kept, onnx.helper.make_attribute("group", groups[node.input[1]])])
     try:
         shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
     except shape_inference.InferenceError:

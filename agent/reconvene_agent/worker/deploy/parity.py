@@ -23,11 +23,16 @@ def check(model: nn.Module, session: onnxruntime.InferenceSession, images: NDArr
     with torch.inference_mode():
         expected = model(torch.from_numpy(images)).numpy()
     found = session.run(None, {session.get_inputs()[0].name: images})[0]
-    difference = float(np.abs(expected - found).max())
+    if found.shape != expected.shape:
+        raise _mismatch(f"its answer has the shape {found.shape}, not {expected.shape}")
+    with np.errstate(invalid="ignore"):
+        difference = float(np.abs(expected - found).max())
     allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
-    if not difference <= allowed:
-        raise AgentError(
-            f"the exported model disagrees with torch: a logit differs by {difference:.2g}, at most {allowed:.2g} is allowed",
-            ErrorCode.EXPORT_MISMATCH,
-        )
+    # Infinite answers would allow an infinite difference.
+    if not (np.isfinite(difference) and difference <= allowed):
+        raise _mismatch(f"a logit differs by {difference:.2g}, at most {allowed:.2g} is allowed")
     return difference
+
+
+def _mismatch(how: str) -> AgentError:
+    return AgentError(f"the exported model disagrees with torch: {how}", ErrorCode.EXPORT_MISMATCH)

@@ -37,9 +37,7 @@ def materialize(model: nn.Module, seed: int) -> nn.Module:
                 if module.bias is not None:
                     module.bias.zero_()
             elif isinstance(module, nn.BatchNorm2d):
-                module.reset_running_stats()
-                nn.init.ones_(module.weight)
-                nn.init.zeros_(module.bias)
+                module.reset_parameters()
             elif any(True for _ in module.parameters(recurse=False)):
                 raise TypeError(f"{name}: no initial weights are known for a {type(module).__name__}")
     return model

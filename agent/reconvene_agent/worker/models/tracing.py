@@ -92,5 +92,6 @@ def trace(model: nn.Module, input_shape: tuple[int, int, int]) -> Traced:
             interpreter.run(_blank(1, *input_shape))
     except (fx.proxy.TraceError, RuntimeError, TypeError, ValueError) as error:
         size = "×".join(map(str, input_shape))
-        raise BundleError(f"the model cannot be traced with an input of {size}: {error}") from error
+        reason = str(error).partition("\n")[0]
+        raise BundleError(f"the model cannot be traced with an input of {size}: {reason}") from error
     return Traced(graph, interpreter.shapes)

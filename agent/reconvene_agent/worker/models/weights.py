@@ -7,13 +7,11 @@ from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from reconvene_agent.core import atomic
 from reconvene_agent.core.bundle import WEIGHTS, BundleManifest
 from reconvene_agent.core.errors import BundleError
-from reconvene_agent.worker.models import initial
+from reconvene_agent.worker.models import initial, tensors
 
 
 class WeightSource(Protocol):
@@ -49,14 +47,21 @@ class FileWeights:
     def weight(self, name: str, shape: tuple[int, ...]) -> Tensor:  # noqa: ARG002 - checked when the bundle was opened
         with self._open() as file:
             tensor: Tensor = file.get_tensor(name)
-        return tensor
+        return tensor.to(torch.float32)
 
     def fill(self, model: nn.Module) -> nn.Module:
+        """Give a model its weights.
+
+        Raises:
+            BundleError: a shipped value is no finite number.
+        """
         initial.materialize(model, self._seed)
         with self._open() as file, torch.no_grad():
             for name, tensor in model.state_dict().items():
                 if tuple(file.get_slice(name).get_shape()) == tuple(tensor.shape):
                     tensor.copy_(file.get_tensor(name))
+                    if not torch.isfinite(tensor).all():
+                        raise BundleError(f"{self._path}: {name} holds values that are not finite numbers")
         return model
 
     def check(self, model: nn.Module) -> None:
@@ -65,7 +70,7 @@ class FileWeights:
         Raises:
             BundleError: names or shapes differ.
         """
-        expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        expected = tensors.shapes(model.state_dict())
         with self._open() as file:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a mapping
         wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
@@ -94,4 +99,4 @@ def source(folder: Path, manifest: BundleManifest, dense: nn.Module) -> WeightSo
 
 def write(model: nn.Module, path: Path) -> None:
     """Store a model's tensors as safetensors, wholly or not at all."""
-    atomic.write_with(path, lambda aside: save_file({k: v.contiguous() for k, v in model.state_dict().items()}, aside))
+    tensors.write(path, model.state_dict())

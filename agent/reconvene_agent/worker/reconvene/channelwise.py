@@ -30,6 +30,8 @@ ADDITIONS: frozenset[Callable[..., Any] | str] = frozenset(
 
 FLATTENINGS: frozenset[Callable[..., Any] | str] = frozenset({torch.flatten, "flatten"})
 
+MEANS: frozenset[Callable[..., Any] | str] = frozenset({torch.mean, "mean"})
+
 CHANNELWISE_MODULES = (
     nn.ReLU,
     nn.ReLU6,

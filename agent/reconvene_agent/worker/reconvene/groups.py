@@ -9,12 +9,18 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import fx, nn
 
 from reconvene_agent.worker.models.tracing import Traced
-from reconvene_agent.worker.reconvene.channelwise import ADDITIONS, CHANNELWISE_FUNCTIONS, CHANNELWISE_MODULES, FLATTENINGS
+from reconvene_agent.worker.reconvene.channelwise import (
+    ADDITIONS,
+    CHANNELWISE_FUNCTIONS,
+    CHANNELWISE_MODULES,
+    FLATTENINGS,
+    MEANS,
+)
 
 Side = Literal["out", "in", "both"]
 
@@ -68,6 +74,7 @@ class _Grouping:
         self._width: list[int] = []
         self._frozen: dict[int, str] = {}
         self._slots: dict[tuple[str, Side], tuple[Slot, int]] = {}
+        self._pinned: dict[str, str] = {}
         self._channels: dict[fx.Node, _Channels] = {}
 
     def run(self) -> tuple[ChannelGroup, ...]:
@@ -82,11 +89,17 @@ class _Grouping:
     def _visit(self, node: fx.Node) -> None:
         if node not in self._traced.shapes:
             self._unknown(node)
-            return
-        layer = self._traced.layer(node)
-        if node.op == "placeholder":
+        elif node.op == "placeholder":
             self._channels[node] = self._new(node, "the model's input")
-        elif isinstance(layer, nn.Conv2d):
+        elif node.op == "call_module":
+            self._module(node, self._traced.layer(node))
+        elif node.op in ("call_function", "call_method"):
+            self._operation(node)
+        else:
+            self._unknown(node)
+
+    def _module(self, node: fx.Node, layer: nn.Module | None) -> None:
+        if isinstance(layer, nn.Conv2d):
             self._convolution(node, layer)
         elif isinstance(layer, nn.Linear):
             self._linear(node)
@@ -94,14 +107,20 @@ class _Grouping:
             self._follow(node, Slot(str(node.target), "both"))
         elif isinstance(layer, nn.Flatten):
             self._flatten(node, layer.start_dim, layer.end_dim)
-        elif isinstance(layer, CHANNELWISE_MODULES) or node.target in CHANNELWISE_FUNCTIONS:
+        elif isinstance(layer, CHANNELWISE_MODULES):
+            self._follow(node)
+        else:
+            self._unknown(node)
+
+    def _operation(self, node: fx.Node) -> None:
+        if node.target in CHANNELWISE_FUNCTIONS:
             self._follow(node)
         elif node.target in ADDITIONS:
             self._join(node)
-        elif node.target == "mean":
+        elif node.target in MEANS:
             self._mean(node)
         elif node.target in FLATTENINGS:
-            self._flatten(node, *(value for value in node.args[1:] if isinstance(value, int)))
+            self._flatten(node, _argument(node, 1, "start_dim", 0), _argument(node, 2, "end_dim", -1))
         else:
             self._unknown(node)
 
@@ -113,8 +132,10 @@ class _Grouping:
         elif layer.groups == layer.in_channels == layer.out_channels:
             self._follow(node, Slot(name, "both"))
         else:
-            self._freeze(node.all_input_nodes[0], f"{name} is a grouped convolution")
-            self._channels[node] = self._new(node, f"{name} is a grouped convolution")
+            reason = f"{name} is a grouped convolution"
+            self._hold(source.group, reason)
+            self._produce(node, name)
+            self._freeze(node, reason)
 
     def _linear(self, node: fx.Node) -> None:
         name, source = str(node.target), self._source(node)
@@ -130,10 +151,11 @@ class _Grouping:
 
     def _consume(self, source: _Channels, slot: Slot) -> None:
         known = self._slots.setdefault((slot.layer, slot.side), (slot, source.group))
-        if known[0] != slot:
-            for group in (known[1], source.group):
-                self._hold(group, f"{slot.layer} is used on tensors of different shapes")
-        self._union(known[1], source.group)
+        if known[0] == slot:
+            self._union(known[1], source.group)
+            return
+        for group in (known[1], source.group):
+            self._hold(group, f"{slot.layer} is used on tensors of different shapes")
 
     def _follow(self, node: fx.Node, slot: Slot | None = None) -> None:
         source = self._source(node)
@@ -145,8 +167,10 @@ class _Grouping:
 
     def _join(self, node: fx.Node) -> None:
         operands = node.all_input_nodes
+        result = self._traced.shapes[node]
         shapes = [self._traced.shapes.get(operand, ()) for operand in operands]
-        if any(len(shape) < 2 or shape[1] != self._traced.shapes[node][1] for shape in shapes):
+        # Of the same rank too, or dimension 1 of one would meet another dimension of the other.
+        if len(result) < 2 or any(len(shape) != len(result) or shape[1] != result[1] for shape in shapes):
             self._unknown(node)
             return
         first = self._channels[operands[0]]
@@ -159,7 +183,7 @@ class _Grouping:
         self._channels[node] = first
 
     def _mean(self, node: fx.Node) -> None:
-        dims = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+        dims = _argument(node, 1, "dim", None)
         rank = len(self._traced.shapes[node.all_input_nodes[0]])
         if isinstance(dims, int):
             dims = (dims,)
@@ -168,7 +192,7 @@ class _Grouping:
         else:
             self._unknown(node)
 
-    def _flatten(self, node: fx.Node, start: int = 0, end: int = -1) -> None:
+    def _flatten(self, node: fx.Node, start: Any, end: Any) -> None:
         shape = self._traced.shapes[node.all_input_nodes[0]]
         if start != 1 or end not in (-1, len(shape) - 1):
             self._unknown(node)
@@ -177,7 +201,11 @@ class _Grouping:
         self._channels[node] = _Channels(source.group, source.times * math.prod(shape[2:]))
 
     def _unknown(self, node: fx.Node) -> None:
-        reason = f"passes through {node.op} {node.target}, which is not understood"
+        reason = f"passes through {node.op} {getattr(node.target, '__name__', node.target)}, which is not understood"
+        if node.op == "call_module":
+            self._pinned[str(node.target)] = reason
+        elif node.op == "get_attr":
+            self._pinned[str(node.target).rpartition(".")[0]] = f"its {node.target} is used by itself"
         for argument in node.all_input_nodes:
             self._freeze(argument, reason)
         self._channels[node] = self._new(node, reason)
@@ -218,6 +246,8 @@ class _Grouping:
         slots: defaultdict[int, list[Slot]] = defaultdict(list)
         for slot, group in self._slots.values():
             slots[self._root(group)].append(slot)
+            if slot.layer in self._pinned:
+                self._hold(group, self._pinned[slot.layer])
         frozen = {self._root(group): reason for group, reason in self._frozen.items()}
         return tuple(
             ChannelGroup(
@@ -228,6 +258,11 @@ class _Grouping:
             )
             for root, members in sorted(slots.items())
         )
+
+
+def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
+    """Return an argument of a call, given by position or by name."""
+    return node.args[position] if len(node.args) > position else node.kwargs.get(name, default)
 
 
 def find_groups(traced: Traced) -> tuple[ChannelGroup, ...]:

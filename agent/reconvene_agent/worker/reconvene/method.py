@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from torch import nn
 
@@ -65,11 +66,16 @@ class PrunedModel:
     masks: Masks
 
 
+@lru_cache(maxsize=4)
+def groups_of(spec: ModelSpec) -> tuple[ChannelGroup, ...]:
+    """Return the channel groups of a dense model; kept, since every candidate of a plan asks for the same ones."""
+    return find_groups(trace(registry.build(spec), spec.input))
+
+
 def narrow(spec: ModelSpec, widths: dict[str, int]) -> nn.Module:
     """Return a model of the given layer widths on the meta device."""
-    dense = registry.build(spec)
-    groups = find_groups(trace(dense, spec.input))
-    return postprocessor.resize(dense, groups, postprocessor.group_widths(groups, widths))
+    groups = groups_of(spec)
+    return postprocessor.resize(registry.build(spec), groups, postprocessor.group_widths(groups, widths))
 
 
 class Reconvene:
@@ -80,7 +86,7 @@ class Reconvene:
         self._weights = bundle.weights
         self._options = options
         self._dense = registry.build(self.spec)
-        self._groups = find_groups(trace(self._dense, self.spec.input))
+        self._groups = groups_of(self.spec)
 
     def design(self, sparsities: Sequence[float]) -> list[Design]:
         """Return the small model for each sparsity; the dense weights are read once for all.
@@ -95,13 +101,13 @@ class Reconvene:
         verdicts = sensitivity.evaluate(layers, self._groups, self._options.average)
         group_widths = rectifier.rectify(layers, self._groups, verdicts, self._options)
         widths = postprocessor.layer_widths(self._groups, group_widths)
+        small = narrow(self.spec, widths)
         held = _held(self._groups)
         masked = {}
         if self._options.sensitive == "masked":
             # A resilient layer whose width is held cannot be rectified; it keeps its mask like a sensitive one.
             keeps_mask = [layer for layer in layers if verdicts[layer.name] == "sensitive" or layer.name in held]
-            masked = postprocessor.mask_sizes({layer.name: layer.kept for layer in keeps_mask}, narrow(self.spec, widths))
-        before = postprocessor.layer_widths(self._groups, [group.width for group in self._groups])
+            masked = postprocessor.mask_sizes({layer.name: layer.kept for layer in keeps_mask}, small)
         reports = tuple(
             LayerReport(
                 name=layer.name,
@@ -109,8 +115,8 @@ class Reconvene:
                 kept=layer.kept,
                 density=layer.density,
                 verdict=verdicts[layer.name],
-                width_before=before[layer.name],
-                width_after=widths[layer.name],
+                width_before=_outputs(self._dense, layer.name),
+                width_after=_outputs(small, layer.name),
                 frozen=held.get(layer.name, ""),
             )
             for layer in layers
@@ -123,6 +129,10 @@ class Reconvene:
         drawn = masks.draw(module, design.mask_sizes)
         masks.apply(module, drawn)
         return PrunedModel(design, module, drawn)
+
+
+def _outputs(model: nn.Module, name: str) -> int:
+    return model.get_parameter(f"{name}.weight").shape[0]
 
 
 def _held(groups: Sequence[ChannelGroup]) -> dict[str, str]:

@@ -45,10 +45,12 @@ def _resize_convolution(layer: nn.Conv2d, side: str, width: int) -> None:
 
 def _resize_norm(layer: nn.BatchNorm2d, width: int) -> None:
     layer.num_features = width
-    layer.weight = nn.Parameter(torch.empty(width, device="meta"))
-    layer.bias = nn.Parameter(torch.empty(width, device="meta"))
-    layer.running_mean = torch.empty(width, device="meta")
-    layer.running_var = torch.empty(width, device="meta")
+    if layer.affine:
+        layer.weight = nn.Parameter(torch.empty(width, device="meta"))
+        layer.bias = nn.Parameter(torch.empty(width, device="meta"))
+    if layer.track_running_stats:
+        layer.running_mean = torch.empty(width, device="meta")
+        layer.running_var = torch.empty(width, device="meta")
 
 
 def _resize_linear(layer: nn.Linear, side: str, width: int) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from reconvene_agent.core import atomic
+from reconvene_agent.worker.models import tensors as tensor_files
 
 _MODEL, _MOMENTUM = "model.", "momentum."
 
@@ -42,9 +43,12 @@ class Checkpoint:
             momentum = optimizer.state[parameter].get("momentum_buffer")
             if momentum is not None:
                 tensors[_MOMENTUM + name] = momentum
-        metadata = {"fingerprint": self._fingerprint, "position": json.dumps([position.step, position.seconds])}
-        contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-        atomic.write_with(self._path, lambda aside: save_file(contiguous, aside, metadata))
+        metadata = {
+            "fingerprint": self._fingerprint,
+            "position": json.dumps([position.step, position.seconds]),
+            "checksum": _checksum(tensors),
+        }
+        tensor_files.write(self._path, tensors, metadata)
 
     def restore(self, model: nn.Module, optimizer: torch.optim.SGD) -> Position:
         """Load the checkpoint into ``model`` and ``optimizer`` and return its position; the start when there is none."""
@@ -56,9 +60,22 @@ class Checkpoint:
                 tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         except (OSError, SafetensorError):
             return Position()
-        model.load_state_dict({k[len(_MODEL) :]: v for k, v in tensors.items() if k.startswith(_MODEL)})
+        state = {name.removeprefix(_MODEL): tensor for name, tensor in tensors.items() if name.startswith(_MODEL)}
+        if metadata.get("checksum") != _checksum(tensors) or tensor_files.shapes(state) != tensor_files.shapes(
+            model.state_dict()
+        ):
+            return Position()
+        model.load_state_dict(state)
         for name, parameter in model.named_parameters():
             if _MOMENTUM + name in tensors:
                 optimizer.state[parameter]["momentum_buffer"] = tensors[_MOMENTUM + name]
         step, seconds = json.loads(metadata["position"])
         return Position(int(step), float(seconds))
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    """Return a CRC-32 of all tensors: safetensors has none, and memory cards do forget."""
+    total = 0
+    for name in sorted(tensors):
+        total = zlib.crc32(tensors[name].detach().contiguous().reshape(-1).view(torch.uint8).numpy().data, total)
+    return f"{total:08x}"

@@ -103,13 +103,24 @@ class Trainer:
                     step += 1
                 self._checkpoint.save(self._model, self._optimizer, Position(step, spent + time.monotonic() - started))
                 rate = one_cycle(step - 1, self._total, self._options.learning_rate)
-                right = accuracy(self._model, self._data, self._data.validation)
+                right = accuracy(self._model, self._data, self._data.validation, self._while_evaluating(report, step))
                 on_epoch(Epoch(epoch + 1, sum(losses) / len(losses), right, rate))
         except Interrupted:
             self._checkpoint.save(self._model, self._optimizer, Position(step, spent + time.monotonic() - started))
             raise
         self._model.eval()
         return Position(step, spent + time.monotonic() - started)
+
+    def _while_evaluating(self, report: Report, step: int) -> Callable[[float], None]:
+        def pass_on(_share: float) -> None:
+            report(step / self._total, f"evaluating epoch {step // self._steps_per_epoch} of {self._options.epochs}")
+
+        return pass_on
+
+    @property
+    def batch(self) -> int:
+        """Images per step: what was asked for, or all there are."""
+        return self._batch
 
     @property
     def images(self) -> int:
@@ -138,12 +149,16 @@ class Trainer:
         return value
 
 
-def accuracy(model: nn.Module, data: Dataset, part: Part) -> float:
-    """Return the share of a part's images (0 to 1) that the model classifies rightly; leaves the model in evaluation mode."""
+def accuracy(model: nn.Module, data: Dataset, part: Part, report: Callable[[float], None]) -> float:
+    """Return the share of a part's images (0 to 1) that the model classifies rightly; leaves the model in evaluation mode.
+
+    ``report`` hears the share of images done before each batch, since on a small board many of them take long.
+    """
     model.eval()
     right = 0
     with torch.inference_mode():
         for start in range(0, len(part), EVALUATION_BATCH):
+            report(start / len(part))
             chosen = slice(start, start + EVALUATION_BATCH)
             logits = model(torch.from_numpy(data.normalized(part.images[chosen])))
             right += int((logits.argmax(1) == torch.from_numpy(part.classes[chosen])).sum())

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from reconvene_agent.core.budget import BudgetLimits, Limit
+from reconvene_agent.core.config import Config, SpecializeSection
+from reconvene_agent.core.messages import PlanArgs, SpecializeArgs, decode_args
+from reconvene_agent.core.options import MethodOptions, TrainingOptions
+from reconvene_agent.core.requests import Board, resolve_budget, runtime
+from support.values import device, profile
+
+BUNDLE, DATA, WORK, MODELS = (Path(name) for name in ("/b", "/d", "/w", "/m"))
+
+
+@pytest.mark.parametrize(("wanted", "cores", "threads"), [(0, 4, 4), (2, 4, 2), (8, 4, 4), (3, 1, 1)])
+def test_threads_are_those_of_the_profile_as_far_as_there_are_cores(wanted: int, cores: int, threads: int) -> None:
+    found = runtime(profile(inference_threads=wanted, training_threads=wanted), device(cores=cores))
+    assert (found.inference_threads, found.training_threads) == (threads, threads)
+
+
+def test_the_command_goes_over_the_configuration_and_that_over_the_profile() -> None:
+    ours = msgspec.structs.replace(profile(), budget=BudgetLimits(latency_ms=50.0, memory_share=0.5, model_mb=8.0))
+    config = Config(budget=BudgetLimits(latency_ms=20.0, model_mb=4.0))
+    found = resolve_budget(ours, config, BudgetLimits(model_mb=2.0), "command", device(available_mb=600.0))
+    assert found.latency_ms == Limit(20.0, "configuration")
+    assert found.memory_mb == Limit(300.0, "profile some-board: 50% of 600 MiB available")
+    assert found.model_mb == Limit(2.0, "command")
+
+
+def test_what_a_command_leaves_out_comes_from_the_configuration() -> None:
+    config = Config(
+        specialize=SpecializeSection(bundle="ours", sparsities=(0.5,)),
+        method=MethodOptions(average="weighted"),
+        training=TrainingOptions(epochs=3),
+    )
+    args = decode_args("specialize", {"data": "d"}, Board(config, profile(), device()).defaults)
+    assert isinstance(args, SpecializeArgs)
+    assert (args.bundle, args.data, args.sparsities) == ("ours", "d", (0.5,))
+    assert (args.method.average, args.training.epochs) == ("weighted", 3)
+
+
+def test_names_that_nobody_configured_are_no_defaults() -> None:
+    assert Board(Config(), profile(), device()).defaults.keys() == {"sparsities", "method", "training"}
+
+
+@pytest.mark.parametrize(("configured", "cap", "batch"), [(64, 32, 32), (16, 32, 16)])
+def test_the_plans_batch_is_what_the_board_bears(configured: int, cap: int, batch: int) -> None:
+    board = Board(Config(training=TrainingOptions(batch=configured)), profile(batch_cap=cap), device())
+    assert board.plan_request(BUNDLE, PlanArgs(), "command").batch == batch
+
+
+def test_a_whole_run_plans_for_the_batch_it_was_asked_to_train_with() -> None:
+    board = Board(Config(training=TrainingOptions(batch=4)), profile(), device())
+    args = SpecializeArgs(sparsity=0.9, training=TrainingOptions(batch=8))
+    request = board.specialize_request(BUNDLE, DATA, WORK, MODELS, args, "command")
+    assert (request.plan.batch, request.plan.sparsity, request.training.batch) == (8, 0.9, 8)
+    assert (request.plan.bundle, request.data, request.work, request.models) == ("/b", "/d", "/w", "/m")
+
+
+def test_without_a_sparsity_the_plan_chooses() -> None:
+    assert Board(Config(), profile(), device()).plan_request(BUNDLE, PlanArgs(), "command").sparsity is None

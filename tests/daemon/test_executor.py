@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from reconvene_agent.core.config import AgentSection, Config
+from reconvene_agent.core.errors import ErrorCode
+from reconvene_agent.core.job import Command, Status, advance
+from reconvene_agent.daemon import effects as do
+from reconvene_agent.daemon import events, launch
+from reconvene_agent.daemon.control import ControlServer
+from reconvene_agent.daemon.database import DatabaseFullError
+from reconvene_agent.daemon.executor import Executor
+from reconvene_agent.daemon.inbox import Inbox
+from reconvene_agent.daemon.journal import Journal
+from reconvene_agent.daemon.spool import Spool
+from support.agents import WALL
+from support.values import profile
+
+
+def command(number: int = 1) -> Command:
+    return Command("plan", str(number), {"args": {}}, "d", WALL, WALL, Status.SCHEDULED, rev=1)
+
+
+class Disk:
+    """A journal whose disk is full when the test says so."""
+
+    def __init__(self, path: Path) -> None:
+        self.journal = Journal(path)
+        self.full = False
+
+    def __getattr__(self, name: str) -> Any:
+        if self.full and name in ("save", "forget"):
+            return self._refuse
+        return getattr(self.journal, name)
+
+    def _refuse(self, _: Command) -> None:
+        raise DatabaseFullError("database or disk is full")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    return Config(agent=AgentSection(state_dir=str(tmp_path)))
+
+
+@pytest.fixture
+def inbox() -> Inbox:
+    return Inbox()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Disk:
+    return Disk(tmp_path / "journal.db")
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool.db", "boot", 1 << 20)
+
+
+@pytest.fixture
+def executor(config: Config, inbox: Inbox, disk: Disk, spool: Spool) -> Iterator[Executor]:
+    control = ControlServer(config.socket_path, lambda _: None)
+    made = Executor(config, profile(), inbox, disk, spool, None, control)  # type: ignore[arg-type]
+    yield made
+    control.close()
+    made.close()
+
+
+def test_states_reach_the_journal_in_order(executor: Executor, disk: Disk) -> None:
+    newer = advance(command(), WALL + 1, Status.EXECUTING)
+    executor.carry_out([do.Save(command(), first=True), do.Save(newer)])
+    assert disk.journal.load() == [newer]
+    executor.carry_out([do.Forget(newer)])
+    assert disk.journal.load() == []
+
+
+def test_if_the_first_state_cannot_be_stored_nothing_after_it_is_done(executor: Executor, disk: Disk, inbox: Inbox) -> None:
+    disk.full = True
+    executor.carry_out([do.Sample(), do.Save(command(), first=True), do.Launch(command()), do.Quit()])
+    assert isinstance(inbox.get(0), events.Sampled)
+    assert inbox.get(0) == events.JournalFailed("plan/1", "database or disk is full")
+    assert inbox.get(0) is None
+    assert not executor.done
+
+
+def test_a_later_state_is_stored_as_soon_as_there_is_room(
+    executor: Executor, disk: Disk, inbox: Inbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    executor.carry_out([do.Save(command(), first=True)])
+    disk.full = True
+    states = [advance(command(), WALL + 1, Status.EXECUTING)]
+    states.append(advance(states[0], WALL + 2, Status.FAILED))
+    for state in states:
+        executor.carry_out([do.Save(state)])
+    executor.carry_out([])
+    assert disk.journal.load() == [command()]
+    assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1, "it is said once"
+    disk.full = False
+    executor.carry_out([])
+    assert disk.journal.load() == [states[-1]]
+    assert inbox.get(0) is None
+
+
+def test_what_is_forgotten_meanwhile_does_not_come_back(executor: Executor, disk: Disk) -> None:
+    executor.carry_out([do.Save(command(), first=True)])
+    disk.full = True
+    executor.carry_out([do.Save(advance(command(), WALL + 1, Status.FAILED)), do.Forget(command())])
+    disk.full = False
+    executor.carry_out([])
+    executor.carry_out([do.Forget(command())])
+    executor.carry_out([])
+    assert disk.journal.load() == []
+
+
+def test_the_last_chance_to_store_is_at_the_end(config: Config, inbox: Inbox, disk: Disk, spool: Spool, tmp_path: Path) -> None:
+    control = ControlServer(config.socket_path, lambda _: None)
+    executor = Executor(config, profile(), inbox, disk, spool, None, control)  # type: ignore[arg-type]
+    disk.full = True
+    executor.carry_out([do.Save(command())])
+    disk.full = False
+    control.close()
+    executor.close()
+    journal = Journal(tmp_path / "journal.db")
+    assert journal.load() == [command()]
+    journal.close()
+
+
+def test_records_reach_the_spool(executor: Executor, spool: Spool) -> None:
+    executor.carry_out([do.Record("event", "e", {"x": 1})])
+    assert [msgspec.json.decode(record.payload)["x"] for record in spool.after(0, 9)] == [1]
+
+
+def test_the_last_known_status_is_kept(executor: Executor, config: Config) -> None:
+    executor.carry_out([do.Remember({"state": "idle"})])
+    assert msgspec.json.decode(config.status_path.read_bytes()) == {"state": "idle"}
+
+
+def test_a_status_that_cannot_be_kept_is_a_warning(executor: Executor, config: Config, caplog: pytest.LogCaptureFixture) -> None:
+    config.status_path.mkdir()
+    executor.carry_out([do.Remember({"state": "idle"}), do.Quit()])
+    assert "the last known status cannot be kept" in caplog.text
+    assert executor.done
+
+
+def test_what_a_job_left_is_removed(executor: Executor, config: Config) -> None:
+    folder = launch.work_folder(config, "k")
+    (folder / "deep").mkdir(parents=True)
+    executor.carry_out([do.Clean("k"), do.Clean("k"), do.Clean("never was")])
+    assert not folder.exists()
+
+
+def test_the_release_is_looked_up(executor: Executor, inbox: Inbox) -> None:
+    executor.carry_out([do.ReadRelease()])
+    assert inbox.get(0) == events.ReleaseRead(None)
+
+
+@pytest.mark.parametrize(("level", "number"), [("debug", 10), ("info", 20), ("warning", 30), ("error", 40)])
+def test_words_reach_the_log(executor: Executor, caplog: pytest.LogCaptureFixture, level: Any, number: int) -> None:
+    with caplog.at_level(logging.DEBUG, "reconvene_agent"):
+        executor.carry_out([do.Log(level, "100% sure")])
+    assert [(record.levelno, record.getMessage()) for record in caplog.records] == [(number, "100% sure")]
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), PermissionError(13, "Permission denied")])
+def test_a_launch_that_fails_in_any_way_is_told(
+    executor: Executor, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(launch, "request_for", raising(error))
+    executor.carry_out([do.Launch(command())])
+    failure = inbox.get(0)
+    assert isinstance(failure, events.LaunchFailed)
+    assert (failure.key, failure.code) == (command().key, ErrorCode.INTERNAL)
+    assert str(error.args[1]) in failure.detail
+
+
+def test_a_bundle_that_is_not_there_is_told(executor: Executor, inbox: Inbox) -> None:
+    executor.carry_out([do.Launch(msgspec.structs.replace(command(), request={"args": {"bundle": "x"}}))])
+    failure = inbox.get(0)
+    assert isinstance(failure, events.LaunchFailed)
+    assert failure.code is ErrorCode.BAD_BUNDLE
+
+
+def test_without_a_worker_there_is_nobody_to_stop(executor: Executor) -> None:
+    executor.carry_out([do.AskWorker("cancel"), do.EndWorker(hard=False), do.EndWorker(hard=True)])

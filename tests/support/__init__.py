@@ -1,0 +1,1 @@
+"""Helpers for tests: builders of values, brokers, disks, workers and daemons to order."""

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from reconvene_agent.core.bundle import ModelSpec
+from reconvene_agent.core.errors import AgentError, ErrorCode
+from reconvene_agent.worker.data import arrays
+from reconvene_agent.worker.data.dataset import Dataset
+
+GREY = ModelSpec("vgg11", (1, 4, 6), 3)
+COLOUR = ModelSpec("vgg11", (3, 4, 6), 3)
+COUNT = 60
+
+
+def pixels(*shape: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+CLASSES = np.arange(COUNT) % 3
+
+
+def loaded(folder: Path, spec: ModelSpec, **content: object) -> Dataset:
+    path = folder / "data.npz"
+    np.savez_compressed(path, **content)
+    return arrays.load(path, spec, ("a", "b", "c"), 0.3)
+
+
+def together(data: Dataset) -> dict[bytes, int]:
+    """Return the class of every image, whichever side it is on."""
+    both = [(part.images, part.classes) for part in (data.train, data.validation)]
+    return {image.tobytes(): int(number) for images, classes in both for image, number in zip(images, classes, strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape", "turn"),
+    [
+        (GREY, (4, 6), lambda x: x[:, np.newaxis]),
+        (GREY, (1, 4, 6), lambda x: x),
+        (GREY, (4, 6, 1), lambda x: x.transpose(0, 3, 1, 2)),
+        (COLOUR, (3, 4, 6), lambda x: x),
+        (COLOUR, (4, 6, 3), lambda x: x.transpose(0, 3, 1, 2)),
+    ],
+)
+def test_every_layout_becomes_channels_first(
+    tmp_path: Path, spec: ModelSpec, shape: tuple[int, ...], turn: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+) -> None:
+    x = pixels(COUNT, *shape)
+    data = loaded(tmp_path, spec, x=x, y=CLASSES)
+    assert data.train.images.shape[1:] == spec.input
+    assert together(data) == {image.tobytes(): number for image, number in zip(turn(x), CLASSES.tolist(), strict=True)}
+    assert data.labels == ("a", "b", "c")
+    assert 0 < len(data.validation) < len(data.train)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_numbers_between_0_and_1_become_levels(tmp_path: Path, kind: type) -> None:
+    x = pixels(COUNT, 4, 6)
+    data = loaded(tmp_path, GREY, x=(x / 255).astype(kind), y=CLASSES)
+    assert together(data) == together(loaded(tmp_path, GREY, x=x, y=CLASSES))
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint64])
+def test_classes_may_be_any_whole_numbers(tmp_path: Path, kind: type) -> None:
+    data = loaded(tmp_path, GREY, x=pixels(COUNT, 4, 6), y=CLASSES.astype(kind))
+    assert data.train.classes.dtype == np.int64
+
+
+def test_a_held_out_part_that_is_given_is_taken_as_it_is(tmp_path: Path) -> None:
+    x = pixels(COUNT, 4, 6)
+    data = loaded(tmp_path, GREY, x=x[:50], y=CLASSES[:50], x_val=x[50:], y_val=CLASSES[50:])
+    assert np.array_equal(data.train.images[:, 0], x[:50])
+    assert np.array_equal(data.validation.images[:, 0], x[50:])
+    assert np.array_equal(data.validation.classes, CLASSES[50:])
+
+
+def test_the_split_does_not_depend_on_the_order(tmp_path: Path) -> None:
+    x = pixels(COUNT, 4, 6)
+    order = np.random.default_rng(1).permutation(COUNT)
+    one = loaded(tmp_path, GREY, x=x, y=CLASSES)
+    other = loaded(tmp_path, GREY, x=x[order], y=CLASSES[order])
+    assert {image.tobytes() for image in one.validation.images} == {image.tobytes() for image in other.validation.images}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"x": pixels(COUNT, 4, 6)}, "must hold x and y"),
+        ({"images": pixels(COUNT, 4, 6), "labels": CLASSES}, "it holds images, labels"),
+        ({"x": pixels(COUNT, 4, 6), "y": CLASSES, "x_val": pixels(5, 4, 6)}, "both or neither"),
+        ({"x": pixels(COUNT, 4, 6), "y": CLASSES[:-1]}, "one whole number for each image"),
+        ({"x": pixels(COUNT, 4, 6), "y": CLASSES[:, np.newaxis]}, "one whole number for each image"),
+        ({"x": pixels(COUNT, 4, 6), "y": CLASSES.astype(float)}, "one whole number for each image"),
+        ({"x": np.uint8(3), "y": np.int64(1)}, "one whole number for each image"),
+        ({"x": pixels(COUNT, 4, 6), "y": CLASSES + 1}, "between 0 and 2"),
+        ({"x": pixels(COUNT, 4, 6), "y": CLASSES - 1}, "between 0 and 2"),
+        ({"x": pixels(COUNT, 4, 6), "y": np.full(COUNT, 2**63 + 1, dtype=np.uint64)}, "between 0 and 2"),
+        ({"x": pixels(COUNT, 6, 4), "y": CLASSES}, "6×4 do not fit the bundle's input of 1×4×6"),
+        ({"x": pixels(COUNT, 4, 6, 3), "y": CLASSES}, "4×6×3 do not fit"),
+        ({"x": pixels(COUNT, 4, 6).astype(np.int32), "y": CLASSES}, "pixels must be uint8"),
+        ({"x": pixels(COUNT, 4, 6).astype(np.float32), "y": CLASSES}, "numbers between 0 and 1"),
+        ({"x": np.full((COUNT, 4, 6), np.nan), "y": CLASSES}, "numbers between 0 and 1"),
+        ({"x": np.full((COUNT, 4, 6), -0.01), "y": CLASSES}, "numbers between 0 and 1"),
+        ({"x": np.array(["a", None], dtype=object), "y": CLASSES}, "Object arrays cannot be loaded"),
+        ({"x": pixels(COUNT, 4, 6), "y": np.array([{}] * COUNT, dtype=object)}, "Object arrays cannot be loaded"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_bad_data(tmp_path: Path, content: dict[str, object], said: str) -> None:
+    with pytest.raises(AgentError, match=said) as caught:
+        loaded(tmp_path, GREY, **content)
+    assert caught.value.code is ErrorCode.BAD_DATA
+    assert str(tmp_path / "data.npz") in caught.value.message
+    assert len(caught.value.message.splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_an_archive_without_images_is_no_data(tmp_path: Path, kind: type) -> None:
+    with pytest.raises(AgentError, match="0 training images") as caught:
+        loaded(tmp_path, GREY, x=np.empty((0, 4, 6), kind), y=np.empty(0, int))
+    assert caught.value.code is ErrorCode.NO_DATA
+
+
+def test_a_single_array_and_a_pickle_under_the_name_are_bad_data(tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    for content, pickled in ((pixels(3, 4, 6), False), (np.array([{}], dtype=object), True)):
+        with path.open("wb") as file:
+            np.save(file, content, allow_pickle=pickled)
+        with pytest.raises(AgentError) as caught:
+            arrays.load(path, GREY, (), 0.3)
+        assert caught.value.code is ErrorCode.BAD_DATA
+
+
+@settings(max_examples=150)
+@given(data=st.data())
+def test_a_damaged_archive_is_bad_data_or_still_holds_what_it_did(data: st.DataObject, archive: bytes, scratch: Path) -> None:
+    content = bytearray(archive)
+    for _ in range(data.draw(st.integers(0, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    scratch.write_bytes(content[: data.draw(st.integers(0, len(content)) | st.just(len(content)))])
+    assert outcome(scratch) in (COUNT, ErrorCode.BAD_DATA)
+
+
+def outcome(path: Path) -> int | ErrorCode:
+    """Return how many images an archive holds, or why it holds none."""
+    try:
+        data = arrays.load(path, GREY, (), 0.3)
+    except AgentError as error:
+        return error.code
+    return len(data.train) + len(data.validation)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("archive") / "data.npz"
+    np.savez_compressed(path, x=pixels(COUNT, 4, 6), y=CLASSES)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("scratch") / "data.npz"
