@@ -32,9 +32,8 @@ def _become_expendable() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     try:
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
-        os.nice(10)
     except OSError:
-        pass  # a sandbox may forbid both; the work is the same
+        pass  # a sandbox may forbid it; the work is the same
 
 
 def main(arguments: list[str]) -> int:

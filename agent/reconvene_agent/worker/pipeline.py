@@ -22,6 +22,7 @@ from reconvene_agent.core.job import Step
 from reconvene_agent.core.plan import Plan, infeasible
 from reconvene_agent.core.protocol import SpecializeRequest
 from reconvene_agent.worker import memory, tasks
+from reconvene_agent.worker.background import in_background
 from reconvene_agent.worker.channel import Channel, StopRequested
 from reconvene_agent.worker.data.dataset import Dataset
 from reconvene_agent.worker.data.load import load
@@ -156,7 +157,7 @@ class _Run:
             channel.event("epoch", {**epoch.document(), "epochs": options.epochs})
 
         try:
-            position = trainer.run(report, on_epoch)
+            position = in_background(lambda: trainer.run(report, on_epoch))
         except Interrupted as interrupted:
             raise interrupted.reason from None
         peak = memory.peak_mb()

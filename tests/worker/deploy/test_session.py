@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from itertools import count
 from pathlib import Path
 
@@ -127,3 +130,18 @@ def test_two_models_are_measured_in_turn(clock: FakeClock) -> None:
     assert (slow.p50, fast.p50) == (3.0, 1.0)
     timed = clock.order[2 * WARM_UP :]
     assert [each is other for each in timed] == [turn % 10 < 5 for turn, _ in zip(count(), timed)]
+
+
+def test_nothing_is_reported_to_the_maker_of_onnx_runtime(tmp_path: Path, doubling: bytes) -> None:
+    """A fresh home stays empty: where ONNX Runtime's telemetry is on, it keeps its queue there."""
+    program = (
+        "import sys; from pathlib import Path; from reconvene_agent.core.protocol import Runtime;"
+        "from reconvene_agent.worker.deploy.session import open_session;"
+        "open_session(sys.stdin.buffer.read(), Runtime(1, 1, ('CPUExecutionProvider',), 1))"
+    )
+    # What marks a build server switches the telemetry off by itself; here it must be our doing.
+    silencers = ("CI", "GITHUB_ACTIONS", "TF_BUILD", "JENKINS_URL", "ORT_RUNNING_UNIT_TESTS", "ORT_DISABLE_TELEMETRY")
+    kept = {name: value for name, value in os.environ.items() if name not in silencers and not name.startswith("XDG_")}
+    environment = {**kept, "HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run([sys.executable, "-c", program], env=environment, input=doubling, check=True)
+    assert list(tmp_path.rglob("*")) == []

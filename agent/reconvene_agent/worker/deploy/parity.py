@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from reconvene_agent.core.errors import AgentError, ErrorCode
+from reconvene_agent.worker.deploy.session import Session
 
 TOLERANCE = 1e-3
 """Largest difference of a logit, relative to the largest logit (at least 1); float32 in another order stays far below."""
 
 
-def check(model: nn.Module, session: onnxruntime.InferenceSession, images: NDArray[np.float32]) -> float:
+def check(model: nn.Module, session: Session, images: NDArray[np.float32]) -> float:
     """Return the largest absolute difference of any logit over ``images`` (N, C, H, W), normalised.
 
     Raises:

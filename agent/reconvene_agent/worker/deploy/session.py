@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.protocol import Runtime
 from reconvene_agent.core.release import Latency
 
+# The official Linux builds since 1.29 report what models they load to their maker, unless they are told not to before
+# they are loaded. A board's models and data are nobody else's business.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime
+
+Session: TypeAlias = onnxruntime.InferenceSession
+
 WARM_UP = 5
 MIN_RUNS = 30
 MAX_RUNS = 2000
 
 
-def open_session(model: Path | bytes, runtime: Runtime) -> onnxruntime.InferenceSession:
+def open_session(model: Path | bytes, runtime: Runtime) -> Session:
     """Open a model with the profile's threads, and the first of its providers that this ONNX Runtime has.
 
     Raises:
@@ -32,7 +40,7 @@ def open_session(model: Path | bytes, runtime: Runtime) -> onnxruntime.Inference
     present = onnxruntime.get_available_providers()
     providers = [name for name in runtime.providers if name in present] or ["CPUExecutionProvider"]
     try:
-        return onnxruntime.InferenceSession(str(model) if isinstance(model, Path) else model, options, providers=providers)
+        return Session(str(model) if isinstance(model, Path) else model, options, providers=providers)
     except Exception as error:
         raise AgentError(f"ONNX Runtime cannot load the model: {error}", ErrorCode.EXPORT_MISMATCH) from error
 
@@ -40,7 +48,7 @@ def open_session(model: Path | bytes, runtime: Runtime) -> onnxruntime.Inference
 class Stopwatch:
     """Times single inferences of one session at batch 1 on a fixed random image."""
 
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
         entry = session.get_inputs()[0]
         shape = (1, *entry.shape[1:])
@@ -70,7 +78,7 @@ def percentiles(milliseconds: Sequence[float]) -> Latency:
     return Latency(round(float(p50), 4), round(float(p95), 4), len(milliseconds))
 
 
-def measure(sessions: Sequence[onnxruntime.InferenceSession], seconds: float) -> list[Latency]:
+def measure(sessions: Sequence[Session], seconds: float) -> list[Latency]:
     """Time several sessions in turn for about ``seconds`` in all, so that whatever disturbs the board disturbs all alike."""
     watches = [Stopwatch(session) for session in sessions]
     for watch in watches:
