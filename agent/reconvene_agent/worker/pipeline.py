@@ -17,9 +17,8 @@ import torch
 
 from reconvene_agent.core import atomic
 from reconvene_agent.core.decoding import from_json
-from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.job import Step
-from reconvene_agent.core.plan import Plan, infeasible
+from reconvene_agent.core.plan import Plan
 from reconvene_agent.core.protocol import SpecializeRequest
 from reconvene_agent.worker import memory, tasks
 from reconvene_agent.worker.background import in_background
@@ -31,6 +30,7 @@ from reconvene_agent.worker.deploy.export import Exporter
 from reconvene_agent.worker.deploy.session import measure, open_session
 from reconvene_agent.worker.models.opened import OpenBundle, open_bundle
 from reconvene_agent.worker.reconvene.method import PrunedModel, Reconvene
+from reconvene_agent.worker.tasks import InfeasibleError
 from reconvene_agent.worker.training.checkpoint import Checkpoint
 from reconvene_agent.worker.training.loop import Epoch, Interrupted, Trainer, accuracy
 
@@ -38,15 +38,6 @@ PARITY_IMAGES = 64
 FINAL_MEASURE_SECONDS = 2.0
 
 _memory = msgspec.json.Decoder(dict[str, Any])
-
-
-class InfeasibleError(AgentError):
-    """No candidate fits; ``result`` carries the plan so that the caller can see by how much."""
-
-    def __init__(self, plan: Plan) -> None:
-        assert plan.nearest_miss is not None
-        super().__init__(infeasible(plan.nearest_miss), ErrorCode.INFEASIBLE)
-        self.result = {"plan": msgspec.to_builtins(plan)}
 
 
 def specialize(request: SpecializeRequest, channel: Channel) -> dict[str, Any]:
@@ -115,7 +106,8 @@ class _Run:
         remembered: Plan | None = self._remembered("plan.json", Plan)
         plan = remembered or tasks.find_plan(self._request.plan, self._bundle, self._exporter, self._channel)
         if plan.chosen is None:
-            raise InfeasibleError(plan)
+            assert plan.nearest_miss is not None
+            raise InfeasibleError(plan.nearest_miss, {"plan": msgspec.to_builtins(plan)})
         if remembered is None:
             self._remember("plan.json", plan)
         self._channel.event("plan", {"sparsity": plan.chosen.sparsity, "chosen": msgspec.to_builtins(plan.chosen)})

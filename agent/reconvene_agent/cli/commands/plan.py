@@ -13,7 +13,6 @@ from reconvene_agent.cli.tables import print_table
 from reconvene_agent.core import bundle
 from reconvene_agent.core.errors import ErrorCode
 from reconvene_agent.core.messages import PlanArgs, decode_args
-from reconvene_agent.core.plan import Miss, infeasible
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,12 +39,12 @@ def run(arguments: argparse.Namespace) -> int:
     args = decode_args("plan", {**given, **shared.given(arguments, ("sparsity", "sparsities"))}, board.defaults)
     assert isinstance(args, PlanArgs)
     request = board.plan_request(arguments.bundle.resolve(), args, "command line")
-    document = run_worker(request, board.config.worker, request.runtime.training_threads, arguments.debug)
-    if document["chosen"] is None:
-        miss = Miss(**document["nearest_miss"])
-        if not arguments.json:
-            show(document)
-        raise WorkerFailedError(infeasible(miss), ErrorCode.INFEASIBLE, document)
+    try:
+        document = run_worker(request, board.config.worker, request.runtime.training_threads, arguments.debug)
+    except WorkerFailedError as error:
+        if error.code is ErrorCode.INFEASIBLE and error.result is not None and not arguments.json:
+            show(error.result)
+        raise
     if arguments.json:
         print_json(document)
     else:
