@@ -9,7 +9,7 @@ import msgspec
 
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.config import AgentSection, BrokerSection, Config, WorkerSection
-from reconvene_agent.core.job import Command
+from reconvene_agent.core.job import Command, Status, digest_of
 from reconvene_agent.core.protocol import Upward
 from reconvene_agent.core.topics import Topics
 from reconvene_agent.daemon import effects as do
@@ -28,6 +28,8 @@ CONFIG = Config(
     broker=BrokerSection(url="mqtt://broker.example"),
     worker=WorkerSection(start_timeout_s=100.0, stall_timeout_s=200.0, stop_timeout_s=10.0, attempts=3),
 )
+
+JOB = "specialize/1"
 
 E = TypeVar("E", bound=Effect)
 
@@ -133,3 +135,10 @@ def states(effects: Iterable[Effect], label: str) -> list[dict[str, Any]]:
     wanted = command_topic(label)
     found = [effect for effect in effects if isinstance(effect, do.Publish) and effect.topic == wanted and effect.payload]
     return [msgspec.json.decode(effect.payload) for effect in found]
+
+
+def stored(status: Status = Status.EXECUTING, attempt: int = 1, label: str = JOB, **fields: Any) -> Command:
+    """Return a command as a journal holds it."""
+    op, _, command_id = label.partition("/")
+    request = {"args": {}, **fields.pop("request", {})}
+    return Command(op, command_id, request, digest_of(request), WALL, WALL, status, rev=2, attempt=attempt, **fields)

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from support.brokers import Mosquitto
+from support.daemons import Daemon, Fleet
+from support.disks import fill, tiny_disk
+from support.workers import WORK, honest
+
+
+def test_a_full_disk_is_answered_and_survived(tmp_path: Path, broker: Mosquitto, fleet: Fleet, go: Path) -> None:
+    go.touch()
+    (tmp_path / "state").mkdir()
+    with tiny_disk(tmp_path / "state", "24m") as disk:
+        made = Daemon(tmp_path, broker.url, honest(tmp_path / "python", f"GO = {str(go)!r}\n{WORK}"))
+        with made as daemon:
+            fleet.wait_birth()
+            ballast = fill(disk)
+            fleet.order("specialize/1", filler="x" * 50_000)
+            refused: Any = fleet.wait_end("specialize/1")
+            assert (refused["error"]["code"], refused["error"]["retryable"]) == ("NO_DISK", True)
+            assert fleet.ping("while-full")["state"] == "idle"
+            assert daemon.status()["state"] == "idle"
+            with ballast.open("r+b") as file:
+                file.truncate(ballast.stat().st_size - (8 << 20))
+            fleet.order("specialize/2")
+            refused = fleet.wait_end("specialize/2")
+            assert refused["error"]["code"] == "NO_DISK"
+            assert "at least 16 are needed" in refused["reason"]
+            ballast.unlink()
+            seen = len(fleet.seen)
+            fleet.order("specialize/1", filler="x" * 50_000)
+            assert fleet.wait_status("specialize/1", "successful", "failed", after=seen)["status"] == "successful"
+            assert daemon.stop() == 0
+
+
+def test_a_disk_that_fills_during_a_run_loses_nothing(tmp_path: Path, broker: Mosquitto, fleet: Fleet, go: Path) -> None:
+    (tmp_path / "state").mkdir()
+    with tiny_disk(tmp_path / "state", "24m") as disk:
+        made = Daemon(tmp_path, broker.url, honest(tmp_path / "python", f"GO = {str(go)!r}\n{WORK}"))
+        with made as daemon:
+            fleet.wait_birth()
+            fleet.order("specialize/1", filler="x" * 50_000)
+            daemon.wait_step("train")
+            ballast = fill(disk)
+            go.touch()
+            assert fleet.wait_end("specialize/1")["status"] == "successful"
+            ballast.unlink()
+            fleet.ping("after")
+            assert daemon.stop() == 0
+            daemon.start()
+            seen = len(fleet.seen)
+            fleet.order("specialize/1", filler="x" * 50_000)
+            assert fleet.wait_status("specialize/1", "successful", "failed", "executing", after=seen)["status"] == "successful"

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from reconvene_agent.core.errors import EXIT_CODES, ErrorCode
+from reconvene_agent.core.release import CURRENT
+from support.daemons import Daemon
+
+
+def failed_start(made: Daemon) -> tuple[int, list[str]]:
+    process = made.launch()
+    code = process.wait(20)
+    lines = made.log.splitlines()
+    assert "Traceback" not in made.log
+    return code, [line for line in lines if line.startswith("reconvene-agent: error: ")]
+
+
+def test_a_wrong_configuration(tmp_path: Path) -> None:
+    made = Daemon(tmp_path, "http://nowhere", worker={"attempts": 0})
+    code, lines = failed_start(made)
+    assert code == EXIT_CODES[ErrorCode.SCHEMA]
+    assert [f"{made.config}: " in line for line in lines] == [True, True]
+    assert "worker.attempts" in lines[0]
+    assert "broker.url" in lines[1]
+
+
+def test_a_configuration_that_is_not_there(tmp_path: Path) -> None:
+    made = Daemon(tmp_path)
+    made.config.unlink()
+    code, lines = failed_start(made)
+    assert (code, len(lines)) == (EXIT_CODES[ErrorCode.SCHEMA], 1)
+
+
+def test_a_second_daemon_on_the_same_state(tmp_path: Path) -> None:
+    with Daemon(tmp_path) as first:
+        second = Daemon(tmp_path)
+        second.log_file = tmp_path / "second"
+        code, lines = failed_start(second)
+        assert code == EXIT_CODES[ErrorCode.BUSY]
+        assert lines == [f"reconvene-agent: error: another agent already runs on {first.state}"]
+        assert first.status()["state"] == "idle"
+
+
+def test_a_tls_file_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("rubbish")
+    code, lines = failed_start(Daemon(tmp_path, "mqtts://nowhere", broker={"ca_file": str(tmp_path / "ca.pem")}))
+    assert (code, len(lines)) == (EXIT_CODES[ErrorCode.INTERNAL], 1)
+    assert "the TLS files of the broker cannot be used" in lines[0]
+
+
+def test_a_state_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    made = Daemon(tmp_path, agent={"state_dir": str(tmp_path / "file/state")})
+    code, lines = failed_start(made)
+    assert code == EXIT_CODES[ErrorCode.INTERNAL]
+    assert lines == [f"reconvene-agent: error: the state folder {tmp_path}/file/state cannot be used: Not a directory"]
+
+
+def test_an_unknown_profile(tmp_path: Path) -> None:
+    code, lines = failed_start(Daemon(tmp_path, agent={"profile": "toaster"}))
+    assert (code, len(lines)) == (EXIT_CODES[ErrorCode.SCHEMA], 1)
+    assert "no profile is named 'toaster'" in lines[0]
+
+
+def test_damaged_state_is_set_aside(tmp_path: Path) -> None:
+    made = Daemon(tmp_path)
+    for name in ("journal.db", "spool.db", "status.json", "control.sock"):
+        (made.state / name).write_bytes(b"rubbish" * 1000)
+    (made.state / "models").mkdir()
+    (made.state / "models" / CURRENT).symlink_to("gone")
+    with made:
+        assert made.status()["state"] == "idle"
+        assert (made.state / "journal.db.broken").exists()
