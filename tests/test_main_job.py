@@ -10,9 +10,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import onnxruntime
+import psutil
 import pytest
 
 from reconvene_agent.core.bundle import ModelSpec
+from reconvene_agent.worker.priority import NICENESS
 from support.brokers import Mosquitto, retained
 from support.daemons import TOPICS, Daemon, Fleet
 from support.models import shipped
@@ -42,6 +44,7 @@ def test_a_model_is_made_over_mqtt_though_the_board_dies_in_the_middle(tmp_path:
         fleet.order("specialize/1", ARGS)
         epoch = fleet.wait_topic(TOPICS.event("epoch"), 60).json
         workers = board.workers()
+        assert {worker.nice() - psutil.Process(board.pid).nice() for worker in workers} == {NICENESS}
         board.kill()
         until(lambda: not any(worker.is_running() for worker in workers))
         board.start()

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from reconvene_agent.worker import priority
+
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def nobody_steps_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the tests' own process at its priority: it could not raise it again."""
+    monkeypatch.setattr(priority, "NICENESS", 0)

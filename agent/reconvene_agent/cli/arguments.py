@@ -65,11 +65,21 @@ def new_folder(out: Path) -> Path:
     return out.resolve()
 
 
-def add_common(parser: argparse.ArgumentParser) -> None:
-    """Add what every command takes."""
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Add how to speak, which every command takes."""
     parser.add_argument("--json", action="store_true", help="print exactly one JSON document; progress goes to stderr")
-    parser.add_argument("--config", type=path, metavar="FILE", help="configuration file (default: the system's, if there is one)")
     parser.add_argument("--debug", action="store_true", help="show tracebacks and what workers write to stderr")
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add the configuration, for every command that heeds it."""
+    parser.add_argument("--config", type=path, metavar="FILE", help="configuration file (default: the system's, if there is one)")
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Add what nearly every command takes."""
+    add_output(parser)
+    add_config(parser)
 
 
 def add_board(parser: argparse.ArgumentParser) -> None:

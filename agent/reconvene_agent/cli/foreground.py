@@ -28,11 +28,11 @@ class StoppedError(AgentError):
 
     def __init__(self, number: signal.Signals, message: str = "stopped: run the same command again to go on") -> None:
         super().__init__(message, ErrorCode.INTERRUPTED)
-        self._number = number
+        self.number = number
 
     @property
     def exit_code(self) -> int:
-        return EXIT_TERMINATED if self._number is signal.SIGTERM else EXIT_INTERRUPTED
+        return EXIT_TERMINATED if self.number is signal.SIGTERM else EXIT_INTERRUPTED
 
 
 class WorkerFailedError(AgentError):

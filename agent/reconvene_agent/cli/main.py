@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from reconvene_agent import __version__
 from reconvene_agent.cli import output
+from reconvene_agent.core.atomic import full_disk_is_no_disk
 from reconvene_agent.core.errors import AgentError, ErrorCode, UsageError
 
 # Every command has a module of its name in ``commands``, which is loaded when it is used.
@@ -36,6 +37,11 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
 
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        # What --help and --version printed must fail here, where that is understood, and not when Python leaves.
+        sys.stdout.flush()
+        super().exit(status, message)
+
 
 def build_parser(command: str | None) -> argparse.ArgumentParser:
     """Return the parser; only ``command``'s own arguments are loaded."""
@@ -55,17 +61,19 @@ def build_parser(command: str | None) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    output.prepare()
     words = list(sys.argv[1:] if argv is None else argv)
     command = next((word for word in words if word in COMMANDS), None)
     as_json, debug = "--json" in words, "--debug" in words
     try:
-        arguments = build_parser(command).parse_args(words)
-        as_json = bool(getattr(arguments, "json", False))
-        code: int = import_module(f"reconvene_agent.cli.commands.{arguments.command}").run(arguments)
-        sys.stdout.flush()
+        with full_disk_is_no_disk("writing the output"):
+            arguments = build_parser(command).parse_args(words)
+            as_json = bool(getattr(arguments, "json", False))
+            code: int = import_module(f"reconvene_agent.cli.commands.{arguments.command}").run(arguments)
+            sys.stdout.flush()
         return code
     except BrokenPipeError:
-        output.silence_broken_pipe()
+        output.silence()
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         output.say("")

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from reconvene_agent.core.errors import AgentError
+from reconvene_agent.core.errors import EXIT_OK, AgentError
 
 PROGRAM = "reconvene-agent"
+
+
+def prepare() -> None:
+    """Let stdout and stderr bear what is printed, also where they are closed, or know fewer characters than we use."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - open as long as we live
+        elif name == "stdout" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
 
 
 def say(text: str) -> None:
@@ -19,26 +31,40 @@ def say(text: str) -> None:
 
 
 def print_json(document: Any) -> None:
-    """Print the command's one JSON document."""
+    """Print the command's one JSON document, in UTF-8 whatever the locale."""
     encoded = msgspec.json.encode(document)
     if sys.stdout.isatty():
         encoded = msgspec.json.format(encoded, indent=2)
-    sys.stdout.write(encoded.decode() + "\n")
     sys.stdout.flush()
+    sys.stdout.buffer.write(encoded + b"\n")
+    sys.stdout.flush()
+
+
+def answer(document: dict[str, Any], as_json: bool, show: Callable[[dict[str, Any]], None]) -> int:
+    """Give a command's result in the form that was asked for; return the exit code of success."""
+    if as_json:
+        print_json(document)
+    else:
+        show(document)
+    return EXIT_OK
 
 
 def fail(error: AgentError, as_json: bool) -> int:
     """Report an error and return its exit code; as JSON the document holds it, and what the error kept of a result."""
     for line in error.message.splitlines():
         say(f"{PROGRAM}: error: {line}")
-    if as_json:
-        kept: dict[str, Any] = getattr(error, "result", None) or {}
-        print_json({**kept, "error": {"code": error.code.value, "retryable": error.code.retryable, "detail": error.message}})
+    try:
+        if as_json:
+            kept: dict[str, Any] = getattr(error, "result", None) or {}
+            print_json({**kept, "error": {"code": error.code.value, "retryable": error.code.retryable, "detail": error.message}})
+        sys.stdout.flush()
+    except OSError:
+        silence()  # nobody reads it, or the disk is full: the line on stderr and the exit code have to do
     return error.exit_code
 
 
-def silence_broken_pipe() -> None:
-    """Let a closed pipe (``| head``) end the program quietly, also when Python flushes at exit."""
+def silence() -> None:
+    """Let what stdout no longer takes (``| head``) end the program quietly, also when Python flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -21,7 +21,6 @@ from reconvene_agent.core.job import Step
 from reconvene_agent.core.plan import Plan
 from reconvene_agent.core.protocol import SpecializeRequest
 from reconvene_agent.worker import memory, tasks
-from reconvene_agent.worker.background import in_background
 from reconvene_agent.worker.channel import Channel, StopRequested
 from reconvene_agent.worker.data.dataset import Dataset
 from reconvene_agent.worker.data.load import load
@@ -29,6 +28,7 @@ from reconvene_agent.worker.deploy import parity, release
 from reconvene_agent.worker.deploy.export import Exporter
 from reconvene_agent.worker.deploy.session import measure, open_session
 from reconvene_agent.worker.models.opened import OpenBundle, open_bundle
+from reconvene_agent.worker.priority import Priority
 from reconvene_agent.worker.reconvene.method import PrunedModel, Reconvene
 from reconvene_agent.worker.tasks import InfeasibleError
 from reconvene_agent.worker.training.checkpoint import Checkpoint
@@ -85,6 +85,7 @@ class _Run:
         self._reconvene = Reconvene(bundle, request.plan.method)
         self._fingerprint = self._identify()
         self._before_model_mb = 0.0
+        self._priority = Priority()
 
     def _identify(self) -> str:
         """Name everything the result depends on, so that nothing of another run is ever resumed."""
@@ -135,6 +136,7 @@ class _Run:
     def train(self, pruned: PrunedModel) -> dict[str, Any]:
         options, channel = self._request.training, self._channel
         checkpoint = Checkpoint(self._work / "checkpoint.safetensors", self._fingerprint)
+        self._priority.lower()
         memory.settled_mb()
         memory.start_peak()
         trainer = Trainer(pruned, self._data, options, self._request.plan.batch, checkpoint)
@@ -149,7 +151,7 @@ class _Run:
             channel.event("epoch", {**epoch.document(), "epochs": options.epochs})
 
         try:
-            position = in_background(lambda: trainer.run(report, on_epoch))
+            position = trainer.run(report, on_epoch)
         except Interrupted as interrupted:
             raise interrupted.reason from None
         peak = memory.peak_mb()
@@ -189,11 +191,11 @@ class _Run:
         aside = models / f".{self._work.name}.tmp"
         try:
             onnx = release.prepare(self._exporter.to_onnx(pruned.module), facts, aside)
-            session = open_session(onnx, plan.runtime)
+            session = self._priority.normally(lambda: open_session(onnx, plan.runtime))
             images = self._data.normalized(self._data.validation.images[:PARITY_IMAGES])
             difference = parity.check(pruned.module, session, images)
             channel.progress(Step.EXPORT, 0.7, "measuring the deployed file")
-            (latency,) = measure([session], FINAL_MEASURE_SECONDS)
+            (latency,) = self._priority.normally(lambda: measure([session], FINAL_MEASURE_SECONDS))
             channel.progress(Step.PROMOTE, 0.0)
             made, folder = release.promote(aside, models, facts, latency)
         finally:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import msgspec
 
-from reconvene_agent.cli.arguments import add_common, path
+from reconvene_agent.cli.arguments import add_common, add_output, path
 from reconvene_agent.cli.foreground import run_worker
 from reconvene_agent.cli.output import print_json
 from reconvene_agent.core import architectures, atomic, bundle, config
 from reconvene_agent.core.bundle import BundleManifest, ModelSpec
+from reconvene_agent.core.config import WorkerSection
 from reconvene_agent.core.errors import UsageError
 from reconvene_agent.core.protocol import ExportWeightsRequest
 
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common(create)
     verify = actions.add_parser("verify", help="check a bundle and every file in it")
     verify.add_argument("bundle", type=path, metavar="BUNDLE")
-    add_common(verify)
+    add_output(verify)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,8 +54,9 @@ def _create(arguments: argparse.Namespace) -> BundleManifest:
     """Make the bundle beside its place and move it there whole.
 
     Raises:
-        UsageError: the arguments make no bundle, or something is in its place.
+        UsageError: the arguments make no bundle, the configuration is wrong, or something is in its place.
     """
+    limits = config.load(arguments.config).worker
     out: Path = arguments.out
     if out.exists():
         raise UsageError(f"{out} is already there: name another folder, or remove it first")
@@ -65,7 +67,7 @@ def _create(arguments: argparse.Namespace) -> BundleManifest:
         with atomic.full_disk_is_no_disk(f"writing {out}"):
             aside.mkdir(parents=True)
             if arguments.weights:
-                _write_weights(aside / bundle.WEIGHTS, manifest, arguments)
+                _write_weights(aside / bundle.WEIGHTS, manifest, limits, arguments.debug)
                 manifest = msgspec.structs.replace(manifest, files={bundle.WEIGHTS: atomic.sha256(aside / bundle.WEIGHTS)})
             bundle.write_manifest(aside, manifest)
             atomic.sync_tree(aside)
@@ -103,7 +105,7 @@ def _manifest(arguments: argparse.Namespace, labels: tuple[str, ...]) -> BundleM
     return manifest
 
 
-def _write_weights(file: Path, manifest: BundleManifest, arguments: argparse.Namespace) -> None:
+def _write_weights(file: Path, manifest: BundleManifest, limits: WorkerSection, debug: bool) -> None:
     model: ModelSpec = manifest.model
     request = ExportWeightsRequest(model.architecture, model.input, model.classes, manifest.seed, str(file.resolve()))
-    run_worker(request, config.load(arguments.config).worker, threads=1, debug=arguments.debug)
+    run_worker(request, limits, threads=1, debug=debug)

@@ -12,13 +12,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from reconvene_agent.cli.arguments import add_common
+from reconvene_agent.cli.arguments import add_output
 from reconvene_agent.cli.demo import story
 from reconvene_agent.cli.demo.broker import HOST, EmbeddedBroker
 from reconvene_agent.cli.demo.controller import Controller, Message
 from reconvene_agent.cli.demo.stage import DEVICE_ID, AgentProcess, Stage
 from reconvene_agent.cli.foreground import StoppedError, run_worker
-from reconvene_agent.cli.output import print_json, say
+from reconvene_agent.cli.output import answer, say
 from reconvene_agent.cli.progress import Progress, progress_for
 from reconvene_agent.cli.tables import print_table
 from reconvene_agent.core import config, profile
@@ -31,7 +31,7 @@ from reconvene_agent.core.topics import Topics
 from reconvene_agent.daemon.probe.device import probe_device
 
 COMMAND_ID = "demo-1"
-TRAINING = {"epochs": 5, "batch": 32, "learning_rate": 0.03}
+TRAINING = {"epochs": 4, "batch": 32, "learning_rate": 0.03}
 BUDGET = {"model_mb": 4.0}
 CONNECT_S = 20.0
 RUN_S = 600.0
@@ -39,7 +39,7 @@ BENCH_S = 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_common(parser)
+    add_output(parser)
     parser.add_argument("--out", type=Path, default=Path("demo-result"), metavar="DIR", help="where the result goes")
 
 
@@ -53,23 +53,20 @@ def run(arguments: argparse.Namespace) -> int:
         document = _play(Stage(aside), arguments.debug)
         shutil.rmtree(out, ignore_errors=True)
         aside.rename(out)
-    except (KeyboardInterrupt, StoppedError):
-        raise StoppedError(signal.SIGINT, "stopped: nothing is left running or lying about") from None
+    except (KeyboardInterrupt, StoppedError) as stop:
+        number = stop.number if isinstance(stop, StoppedError) else signal.Signals(*stop.args or (signal.SIGINT,))
+        raise StoppedError(number, "stopped: nothing is left running or lying about") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         for number, handler in previous.items():
             signal.signal(number, handler)
     document = {**document, "bundle": str(Stage(out).bundle), "models": str(Stage(out).models)}
-    if arguments.json:
-        print_json(document)
-    else:
-        _show(document, Stage(out))
-    return 0
+    return answer(document, arguments.json, lambda result: _show(result, Stage(out)))
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
+def _interrupt(number: int, _frame: FrameType | None) -> None:
     """Let SIGTERM and SIGHUP unwind as Ctrl-C does, so that nothing is left behind."""
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt(number)
 
 
 def _play(stage: Stage, debug: bool) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from reconvene_agent.cli import arguments as shared
 from reconvene_agent.cli.board import find_board
 from reconvene_agent.cli.foreground import WorkerFailedError, run_worker
-from reconvene_agent.cli.output import print_json
+from reconvene_agent.cli.output import answer
 from reconvene_agent.cli.tables import print_table
 from reconvene_agent.core import bundle
 from reconvene_agent.core.errors import ErrorCode
@@ -45,11 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         if error.code is ErrorCode.INFEASIBLE and error.result is not None and not arguments.json:
             show(error.result)
         raise
-    if arguments.json:
-        print_json(document)
-    else:
-        show(document)
-    return 0
+    return answer(document, arguments.json, show)
 
 
 _HEADINGS = ("", "sparsity", "parameters", "file MiB", "MMACs", "memory MiB", "training MiB", "p50 ms", "p95 ms", "verdict")

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import msgspec
 
-from reconvene_agent.cli.arguments import add_common
+from reconvene_agent.cli.arguments import add_output
 from reconvene_agent.cli.output import print_json
 from reconvene_agent.core import profile
 from reconvene_agent.daemon.probe.device import probe_device
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_common(parser)
+    add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 from reconvene_agent.cli import arguments as shared
 from reconvene_agent.cli.board import find_board
 from reconvene_agent.cli.foreground import run_worker
-from reconvene_agent.cli.output import print_json
+from reconvene_agent.cli.output import answer
 from reconvene_agent.cli.tables import print_table
 from reconvene_agent.core import bundle
 from reconvene_agent.core.messages import PlanArgs, decode_args
@@ -36,11 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     compute = runtime(board.profile, board.device)
     request = PruneRequest(str(arguments.bundle.resolve()), arguments.sparsity, args.method, compute, str(out))
     document = run_worker(request, board.config.worker, compute.training_threads, arguments.debug)
-    if arguments.json:
-        print_json(document)
-    else:
-        _show(document)
-    return 0
+    return answer(document, arguments.json, _show)
 
 
 def _show(document: dict[str, Any]) -> None:

@@ -6,12 +6,12 @@ import argparse
 import os
 import sys
 
-from reconvene_agent.cli.arguments import path
+from reconvene_agent.cli.arguments import add_config
 from reconvene_agent.core import config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=path, metavar="FILE", help="configuration file (default: the system's, if there is one)")
+    add_config(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

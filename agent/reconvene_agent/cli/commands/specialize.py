@@ -14,7 +14,7 @@ from reconvene_agent.cli import arguments as shared
 from reconvene_agent.cli.board import find_board
 from reconvene_agent.cli.commands.plan import add_sparsity
 from reconvene_agent.cli.foreground import run_worker
-from reconvene_agent.cli.output import print_json, size
+from reconvene_agent.cli.output import answer, size
 from reconvene_agent.core import bundle, options
 from reconvene_agent.core.messages import SpecializeArgs, decode_args
 
@@ -64,11 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     document = run_worker(request, board.config.worker, request.plan.runtime.training_threads, arguments.debug)
     # Kept until here, so that a run that was stopped goes on where it was; a finished one starts anew next time.
     shutil.rmtree(work, ignore_errors=True)
-    if arguments.json:
-        print_json(document)
-    else:
-        _show(document)
-    return 0
+    return answer(document, arguments.json, _show)
 
 
 def _show(document: dict[str, Any]) -> None:

@@ -1,0 +1,108 @@
+"""``plan``: its document, its table, and what it says when nothing fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.commandline import Cli, Ended, command
+
+CANDIDATE = {"sparsity", "params", "bytes", "macs", "memory_mb", "training_memory_mb", "latency_ms", "feasible", "why"}
+KEYS = ["budget", "candidates", "chosen", "nearest_miss", "seconds"]
+
+Answering = Callable[[dict[str, Any]], Path]
+
+
+@pytest.fixture(scope="module")
+def infeasible(bundle: Path) -> Ended:
+    return command("plan", bundle, "--sparsities", 0.5, 0.9, "--model-mb", 0.001, "--json")
+
+
+def test_the_document_of_a_plan(planned: Ended) -> None:
+    assert planned.code == 0
+    document = planned.document
+    assert list(document) == KEYS
+    assert all(set(candidate) == CANDIDATE for candidate in document["candidates"])
+    assert document["chosen"] == document["candidates"][1]
+    assert document["nearest_miss"] is None
+    assert document["seconds"] > 0
+    assert all(set(limit) == {"value", "source"} for limit in document["budget"].values())
+    assert document["budget"]["model_mb"] == {"value": 0.2, "source": "command line"}
+
+
+def test_what_cannot_change_the_choice_is_not_measured(planned: Ended) -> None:
+    large, small = planned.document["candidates"]
+    assert (large["sparsity"], large["latency_ms"], large["feasible"]) == (0.5, None, False)
+    assert large["why"].startswith("model_mb 0.33")
+    assert (small["sparsity"], small["feasible"]) == (0.9, True)
+    assert set(small["latency_ms"]) == {"p50", "p95", "runs"}
+    assert 0 < small["latency_ms"]["p50"] <= small["latency_ms"]["p95"]
+    assert small["params"] < large["params"]
+
+
+def test_progress_goes_to_stderr(planned: Ended) -> None:
+    assert "plan        0% scoring weights\n" in planned.err
+
+
+def test_nothing_that_fits_is_told_with_the_plan(infeasible: Ended) -> None:
+    assert infeasible.code == 6
+    document = infeasible.error("INFEASIBLE")
+    assert list(document) == [*KEYS, "error"]
+    assert document["chosen"] is None
+    assert [candidate["feasible"] for candidate in document["candidates"]] == [False, False]
+    miss = document["nearest_miss"]
+    assert set(miss) == {"sparsity", "limit", "value", "allowed"}
+    assert (miss["sparsity"], miss["limit"], miss["allowed"]) == (0.9, "model_mb", 0.001)
+    assert infeasible.complaint.startswith("no candidate fits the budget: the nearest, sparsity 0.9, has model_mb ")
+
+
+def rows(told: Ended) -> list[list[str]]:
+    """Return the words of each candidate's row."""
+    lines = told.out.splitlines()
+    (headings,) = (number for number, line in enumerate(lines) if "sparsity" in line and "verdict" in line)
+    return [line.split() for line in lines[headings + 1 : -1]]
+
+
+def test_a_plan_is_told_to_people_as_a_table(planned: Ended, answering: Answering, cli: Cli, bundle: Path) -> None:
+    told = cli("plan", bundle, "--config", answering(planned.document))
+    assert (told.code, told.err) == (0, "")
+    assert "limit model_mb 0.2 (command line)\n" in told.out
+    large, small = rows(told)
+    assert (large[0], large[6:8]) == ("0.5", ["·", "·"])
+    assert " ".join(large[8:]) == planned.document["candidates"][0]["why"]
+    assert (small[:2], small[-1]) == (["→", "0.9"], "fits")
+
+
+def test_nothing_that_fits_is_told_to_people_as_a_table_too(
+    infeasible: Ended, stand_in: Callable[[str], Path], cli: Cli, bundle: Path
+) -> None:
+    document = {name: value for name, value in infeasible.document.items() if name != "error"}
+    body = f"error = AgentError({infeasible.complaint!r}, ErrorCode.INFEASIBLE)\nerror.result = {document!r}\nraise error"
+    told = cli("plan", bundle, "--config", stand_in(body))
+    assert (told.code, told.complaint) == (6, infeasible.complaint)
+    assert [row[0] for row in rows(told)] == ["0.5", "0.9"]
+
+
+def test_an_unmeasured_candidate_says_so(planned: Ended, answering: Answering, cli: Cli, bundle: Path) -> None:
+    document = planned.document
+    document["candidates"][0] |= {"feasible": None, "why": "whatever"}
+    assert rows(cli("plan", bundle, "--config", answering(document)))[0][-2:] == ["not", "measured"]
+
+
+@pytest.mark.parametrize(
+    "words", [("--latency-ms", 0), ("--model-mb", -1), ("--sparsity", 1), ("--sparsities", -0.5), ("--min-width", 0)], ids=str
+)
+def test_arguments_that_make_no_plan(words: tuple[object, ...], cli: Cli, bundle: Path) -> None:
+    ended = cli("plan", bundle, *words, "--json")
+    assert ended.code == 2
+    ended.error("SCHEMA")
+    assert "the arguments of plan do not fit their schema" in ended.complaint
+
+
+def test_a_bundle_that_is_not_there(cli: Cli, tmp_path: Path) -> None:
+    ended = cli("plan", tmp_path / "nowhere", "--json")
+    assert ended.code == 4
+    ended.error("BAD_BUNDLE")

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from reconvene_agent.worker.priority import NICENESS, Priority
+
+# In a process of its own: what steps back can never come forward again.
+_PROGRAM = """
+import json, os, threading
+from reconvene_agent.worker.priority import Priority
+
+def mine():
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+def elsewhere():
+    found = []
+    thread = threading.Thread(target=lambda: found.append(mine()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+ready, asked, told = threading.Event(), threading.Event(), []
+def older():
+    ready.set()
+    asked.wait()
+    told.append(mine())
+
+thread = threading.Thread(target=older)
+thread.start()
+ready.wait()
+priority = Priority()
+before = mine()
+priority.lower()
+asked.set()
+thread.join()
+numbers = {"main": mine(), "older": told[0], "younger": elsewhere(),
+           "aside": priority.normally(mine), "started aside": priority.normally(elsewhere)}
+print(json.dumps({name: number - before for name, number in numbers.items()}))
+"""
+
+
+def test_all_threads_step_back_but_the_one_that_measures() -> None:
+    done = subprocess.run([sys.executable, "-c", _PROGRAM], stdout=subprocess.PIPE, check=True)
+    back = {"main": NICENESS, "older": NICENESS, "younger": NICENESS}
+    assert json.loads(done.stdout) == {**back, "aside": 0, "started aside": 0}
+
+
+def test_what_goes_wrong_in_the_thread_aside_is_told() -> None:
+    def work() -> None:
+        raise KeyError("there")
+
+    with pytest.raises(KeyError, match="there"):
+        Priority().normally(work)
