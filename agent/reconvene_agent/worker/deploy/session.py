@@ -37,6 +37,9 @@ def open_session(model: Path | bytes, runtime: Runtime) -> Session:
     options.intra_op_num_threads = runtime.inference_threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # By default threads go on spinning after an inference, at the expense of whatever runs next: an application on the
+    # board, or the other model of a comparison.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     present = onnxruntime.get_available_providers()
     providers = [name for name in runtime.providers if name in present] or ["CPUExecutionProvider"]
     try:
