@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -10,7 +12,9 @@ from reconvene_agent.worker import priority
 torch.set_num_threads(1)
 
 
-@pytest.fixture(autouse=True)
-def nobody_steps_back(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def nobody_steps_back() -> Iterator[None]:
     """Keep the tests' own process at its priority: it could not raise it again."""
-    monkeypatch.setattr(priority, "NICENESS", 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(priority, "NICENESS", 0)
+        yield

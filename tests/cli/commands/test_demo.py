@@ -15,6 +15,8 @@ from support.commandline import Cli, Ended, Running, command
 
 SLOW_S = 280.0
 
+EPOCHS = demo.TRAINING["epochs"]
+
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ended, Path]:
@@ -51,7 +53,7 @@ def test_the_whole_job_is_told_while_it_runs(played: tuple[Ended, Path]) -> None
         r"^• the agent is up and takes \d+\.\d MiB$",
         r"^→ cmd/specialize/demo-1 ",
         r"^← cmd/specialize/demo-1   scheduled$",
-        r"^← e/epoch +epoch 5/5: ",
+        rf"^← e/epoch +epoch {EPOCHS}/{EPOCHS}: ",
         r"^← e/model_promoted ",
         r"^← cmd/specialize/demo-1   successful$",
         r"^• both are timed in turn in ONNX Runtime$",
