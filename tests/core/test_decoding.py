@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Meta, Struct
 
-from reconvene_agent.core.decoding import MAX_DEPTH, from_json, from_toml
+from reconvene_agent.core.decoding import MAX_DEPTH, from_json, from_toml, located
 from support.values import NASTY_JSON, json_values
 
 decode = msgspec.json.Decoder(dict[str, Any]).decode
@@ -47,6 +48,14 @@ def test_many_brackets_side_by_side_or_in_texts_are_not_deep() -> None:
     assert from_json(msgspec.json.encode(wide), decode) == wide
 
 
+class Inner(Struct):
+    b: Annotated[int, Meta(ge=1)]
+
+
+class Outer(Struct, forbid_unknown_fields=True):
+    a: list[Inner] = []
+
+
 TOML = {
     "deep": b"a=" + b"[" * 5000,
     "long number": b"a=" + b"1" * 5000,
@@ -69,3 +78,17 @@ def test_no_bytes_as_toml_are_another_exception(raw: bytes) -> None:
         assert isinstance(from_toml(raw, dict), dict)
     except msgspec.DecodeError:
         pass
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({"a": [{"b": "x"}]}, "a[0].b: Expected `int`, got `str`"),
+        ({"a": [{"b": 0}]}, "a[0].b: Expected `int` >= 1"),
+        ({"c": 1}, "Object contains unknown field `c`"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_place(value: dict[str, Any], told: str) -> None:
+    with pytest.raises(msgspec.ValidationError) as caught:
+        msgspec.convert(value, Outer)
+    assert located(caught.value) == told

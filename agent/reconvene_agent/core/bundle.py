@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 
 from reconvene_agent.core import atomic
 from reconvene_agent.core.architectures import ARCHITECTURES
-from reconvene_agent.core.decoding import from_toml
+from reconvene_agent.core.decoding import from_toml, located
 from reconvene_agent.core.errors import BundleError
 from reconvene_agent.core.options import Seed
 
@@ -92,7 +92,7 @@ def read(folder: Path) -> BundleManifest:
     except FileNotFoundError as error:
         raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST}") from error
     except (msgspec.DecodeError, OSError) as error:
-        raise BundleError(f"{path} cannot be read: {error}") from error
+        raise BundleError(f"{path} cannot be read: {located(error)}") from error
     check(manifest)
     return manifest
 

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import msgspec
 
+_PLACE = re.compile(r"(?P<what>.*) - at `\$\.?(?P<where>.+)`", re.DOTALL)
+
 MAX_DEPTH = 64
 """Levels of nesting that are read. Far more would be read once, and then be too deep to be written again."""
 
@@ -44,6 +46,12 @@ def from_toml(raw: bytes, kind: type[T]) -> T:
         raise
     except (ValueError, RecursionError) as error:
         raise msgspec.DecodeError(str(error)) from error
+
+
+def located(error: Exception) -> str:
+    """Return what msgspec found wrong as ``where: what``."""
+    found = _PLACE.fullmatch(str(error))
+    return f"{found['where']}: {found['what']}" if found else str(error)
 
 
 def _deep(raw: bytes) -> bool:

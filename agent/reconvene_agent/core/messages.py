@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from reconvene_agent.core import clock
 from reconvene_agent.core.budget import BudgetLimits
-from reconvene_agent.core.decoding import from_json
+from reconvene_agent.core.decoding import from_json, located
 from reconvene_agent.core.errors import ErrorCode, UsageError
 from reconvene_agent.core.job import AGENT_FIELDS
 from reconvene_agent.core.options import DEFAULT_SPARSITIES, MethodOptions, Sparsity, TrainingOptions
@@ -135,7 +135,7 @@ def decode_envelope(message: dict[str, Any]) -> Envelope:
         if request.issued_at is not None:
             clock.wall_seconds(request.issued_at)
     except (msgspec.ValidationError, ValueError, OverflowError) as error:
-        raise UsageError(f"the command does not fit its schema: {error}") from error
+        raise UsageError(f"the command does not fit its schema: {located(error)}") from error
     if request.status != "init":
         raise UsageError(f"a new command must have status 'init', not {request.status!r}")
     return Envelope(request.args, expires_at, not_before, request.timeout_s)
@@ -157,7 +157,7 @@ def decode_args(op: str, args: dict[str, Any], defaults: dict[str, Any]) -> Args
     try:
         return msgspec.convert(merged, kind)
     except (msgspec.ValidationError, ValueError) as error:
-        raise UsageError(f"the arguments of {op} do not fit their schema: {error}") from error
+        raise UsageError(f"wrong arguments: {located(error)}") from error
 
 
 def capability(op: str) -> bytes:

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from reconvene_agent.core.budget import BudgetLimits
-from reconvene_agent.core.decoding import from_toml
+from reconvene_agent.core.decoding import from_toml, located
 from reconvene_agent.core.device import Device
 from reconvene_agent.core.errors import UsageError
 
@@ -82,7 +82,7 @@ def read(path: Path) -> Profile:
     try:
         profile = from_toml(path.read_bytes(), Profile)
     except (msgspec.DecodeError, OSError) as error:
-        raise UsageError(f"{path}: not a valid profile: {error}") from error
+        raise UsageError(f"{path}: not a valid profile: {located(error)}") from error
     if profile.name != path.stem:
         raise UsageError(f"{path}: the profile calls itself {profile.name!r}; name the file {profile.name}.toml")
     return profile
