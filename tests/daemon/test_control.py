@@ -126,6 +126,46 @@ def test_who_hangs_up_at_once_does_no_harm(path: Path, serve: Serve) -> None:
     assert ask_status(path)["state"] == "idle"
 
 
+def test_a_full_queue_is_waited_for(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server, contextlib.ExitStack() as stack:
+        path.parent.mkdir()
+        server.bind(str(path))
+        server.listen(0)
+        waiting = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(str(path))
+                waiting += 1
+        answer: list[object] = []
+        asking = threading.Thread(target=lambda: answer.append(ask_status(path)))
+        asking.start()
+        for _ in range(waiting):
+            server.accept()[0].close()
+        last, _ = server.accept()
+        with last:
+            last.recv(100)
+            last.sendall(b'{"state":"idle"}\n')
+        asking.join(10)
+        assert answer == [{"state": "idle"}]
+
+
+def test_a_queue_that_stays_full_is_a_daemon_that_hangs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "TIMEOUT_S", 0.2)
+    with socket.socket(socket.AF_UNIX) as server, contextlib.ExitStack() as stack:
+        path.parent.mkdir()
+        server.bind(str(path))
+        server.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                client = stack.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(str(path))
+        with pytest.raises(AgentError, match="does not answer within"):
+            ask_status(path)
+
+
 def test_who_says_nothing_does_not_keep_others_waiting(path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     assert control.QUESTION_S < control.TIMEOUT_S / 3
     monkeypatch.setattr(control, "QUESTION_S", 0.1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -119,6 +120,21 @@ def _read_line(client: socket.socket, seconds: float) -> bytes:
     return line
 
 
+def _connect(client: socket.socket, path: Path) -> None:
+    """Connect, and wait while so many others wait that the queue is full.
+
+    Raises:
+        BlockingIOError: it stayed full for TIMEOUT_S.
+        OSError: nobody listens there.
+    """
+    # Python's own timeout would make the socket non-blocking, and a full queue an error at once.
+    seconds = int(TIMEOUT_S)
+    limit = struct.pack("@ll", seconds, int((TIMEOUT_S - seconds) * 1e6))
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+    client.connect(os.fspath(path))
+    client.settimeout(TIMEOUT_S)
+
+
 def ask_status(path: Path) -> dict[str, Any]:
     """Ask the daemon behind a socket for its status.
 
@@ -127,15 +143,14 @@ def ask_status(path: Path) -> dict[str, Any]:
         AgentError: we may not ask, or the daemon hangs.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(TIMEOUT_S)
         try:
-            client.connect(os.fspath(path))
+            _connect(client, path)
             client.sendall(b'{"ask":"status"}\n')
             with client.makefile("rb") as lines:
                 line = lines.readline()
         except PermissionError as error:
             raise AgentError(f"you may not talk to the agent at {path}: join the group of its service, or use sudo") from error
-        except TimeoutError as error:
+        except (TimeoutError, BlockingIOError) as error:
             raise AgentError(f"the agent at {path} does not answer within {TIMEOUT_S:g} s") from error
         except OSError as error:
             raise NotRunningError(f"the agent is not running (nobody answers at {path})") from error
