@@ -15,12 +15,6 @@ TOPICS = Topics("te", "board-1")
 SOON = 10.0
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    with Mosquitto(tmp_path_factory.mktemp("mosquitto")) as started:
-        yield started
-
-
 @pytest.fixture
 def bus(broker: Mosquitto) -> Iterator[Bus]:
     with Bus(broker.port) as connected:

@@ -39,12 +39,6 @@ def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect]:
     until(lambda: set(threading.enumerate()) <= before)
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    with Mosquitto(tmp_path_factory.mktemp("mosquitto")) as started:
-        yield started
-
-
 @pytest.fixture
 def bus(broker: Mosquitto) -> Iterator[Bus]:
     with Bus(broker.port) as connected:

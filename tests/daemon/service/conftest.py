@@ -12,12 +12,6 @@ from support.daemons import Daemon, Fleet
 from support.workers import WORK, honest
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    with Mosquitto(tmp_path_factory.mktemp("mosquitto")) as started:
-        yield started
-
-
 @pytest.fixture
 def fleet(broker: Mosquitto) -> Iterator[Fleet]:
     """Return a controller on a broker that holds nothing of earlier tests."""
