@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -92,18 +94,28 @@ def test_a_log_gets_lines() -> None:
         assert isinstance(shown, Lines)
 
 
+def whole(screen: io.FileIO) -> bytes:
+    """Return all that a terminal shows until nobody writes to it any more."""
+    seen = b""
+    with contextlib.suppress(OSError):  # Linux's way to say that the other end is closed
+        while piece := screen.read(4096):
+            seen += piece
+    return seen
+
+
 def test_a_terminal_gets_a_bar_that_is_gone_in_the_end_and_lines_that_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
     reading, writing = os.openpty()
-    with os.fdopen(writing, "w") as terminal, os.fdopen(reading, "rb", buffering=0) as screen:
-        with progress_for(terminal) as shown:
+    with os.fdopen(reading, "rb", buffering=0) as screen, ThreadPoolExecutor() as pool:
+        seen = pool.submit(whole, screen)
+        with os.fdopen(writing, "w") as terminal, progress_for(terminal) as shown:
             assert isinstance(shown, Bar)
             shown.update(Message(Step.TRAIN, 0.25, "epoch 1 of 4"))
             shown.happened(Happening("warning", {"text": "[red]careful[/red]"}))
             shown.happened(Happening("new-in-a-later-version", {}))
             shown.say("a line")
-        written = screen.read(65536).decode()
+        written = seen.result().decode()
     assert "train" in written
     assert "25%" in written
     assert "epoch 1 of 4" in written

@@ -119,6 +119,7 @@ class _Service:
         self._clock = Clock(config.agent.trust_clock)
         self._inbox = Inbox()
         self._notifier = Notifier()
+        self._listen_for_signals()
         topics = Topics(config.broker.root, config.device_id)
         me = identity.of_this_process(topics, __version__)
         self._connection = self._connect(config, me)
@@ -140,7 +141,6 @@ class _Service:
         return Connection(link, will, (me.topics.commands, me.topics.health), _Adapter(self._inbox))
 
     def run(self) -> int:
-        self._listen_for_signals()
         if self._connection is not None:
             self._connection.start()
         self._inbox.post_now(events.Started())

@@ -208,10 +208,10 @@ def test_a_bundle_whose_weights_were_touched_is_not_used(weighty: Ended, data: P
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (("--epochs", 0), "Expected `int` >= 1 - at `$.training.epochs`"),
-        (("--validation", 1), "at `$.training.validation`"),
-        (("--sparsities", 0.5, 1), "at `$.sparsities[1]`"),
-        (("--memory-mb", 0), "at `$.budget.memory_mb`"),
+        (("--epochs", 0), "wrong arguments: training.epochs: Expected `int` >= 1"),
+        (("--validation", 1), "wrong arguments: training.validation: "),
+        (("--sparsities", 0.5, 1), "wrong arguments: sparsities[1]: "),
+        (("--memory-mb", 0), "wrong arguments: budget.memory_mb: "),
         (("--threads", 0), "--threads must lie between 1 and "),
         (("--profile", "abacus"), "no profile is named 'abacus'; there are: "),
     ],

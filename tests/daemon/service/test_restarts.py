@@ -57,6 +57,16 @@ def test_a_run_that_brings_the_daemon_down_is_not_tried_for_ever(daemon: Daemon,
     assert fleet.ping("after")["state"] == "idle"
 
 
+def test_it_can_be_stopped_as_soon_as_it_is_there(tmp_path: Path) -> None:
+    made = Daemon(tmp_path)
+    for _ in range(5):
+        with made.launch() as process:
+            until(made.socket.exists)
+            process.terminate()
+        assert process.returncode == 0
+        assert not made.socket.exists()
+
+
 def test_a_second_sigterm_changes_nothing(daemon: Daemon) -> None:
     os.kill(daemon.pid, signal.SIGTERM)
     os.kill(daemon.pid, signal.SIGINT)
