@@ -183,6 +183,21 @@ class Bus:
             return [message for message in self.seen if message.topic == topic]
 
 
+def forget_session(port: int, client_id: str) -> None:
+    """Let a broker drop what it still holds for a client: messages that wait for it, and a last will that is delayed.
+
+    The client is played by hand: a session that begins anew, in MQTT 5, and ends with its connection.
+    """
+    name = client_id.encode()
+    body = b"\x00\x04MQTT\x05\x02\x00\x0a\x00" + len(name).to_bytes(2, "big") + name
+    with socket.create_connection((HOST, port), 10) as client:
+        client.sendall(b"\x10" + bytes([len(body)]) + body)
+        assert client.recv(1) == b"\x20"
+        client.sendall(b"\xe0\x00")
+        while client.recv(256):
+            pass
+
+
 def retained(port: int, topic: str) -> Message | None:
     """Return what the broker keeps under a topic, as a newcomer sees it."""
     with Bus(port) as bus:

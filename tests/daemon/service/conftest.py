@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.brokers import Mosquitto
+from support.brokers import Mosquitto, forget_session
 from support.daemons import Daemon, Fleet
 from support.workers import WORK, honest
 
@@ -15,6 +15,7 @@ from support.workers import WORK, honest
 @pytest.fixture
 def fleet(broker: Mosquitto) -> Iterator[Fleet]:
     """Return a controller on a broker that holds nothing of earlier tests."""
+    forget_session(broker.port, "reconvene-agent-board-1")
     with Fleet(broker.port) as connected:
         connected.send("marker", b"x", retain=False)
         connected.wait_topic("marker")
