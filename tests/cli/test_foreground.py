@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from reconvene_agent.cli.foreground import WorkerFailedError, run_worker
+from reconvene_agent.cli.foreground import run_worker
 from reconvene_agent.core.config import WorkerSection
-from reconvene_agent.core.errors import EXIT_CODES, ErrorCode, UsageError
+from reconvene_agent.core.errors import EXIT_CODES, AgentError, ErrorCode, UsageError
 from reconvene_agent.core.protocol import PredictRequest
 from support.commandline import Cli, Running, configured
 from support.models import RUNTIME
@@ -68,8 +68,8 @@ def test_what_a_worker_fails_with_is_what_the_command_fails_with(
 
 
 def test_what_a_failed_worker_kept_of_its_work_is_in_the_error(tmp_path: Path) -> None:
-    body = "error = AgentError('too large', ErrorCode.INFEASIBLE)\nerror.result = {'plan': 1}\nraise error"
-    with pytest.raises(WorkerFailedError, match="too large") as caught:
+    body = "raise AgentError('too large', ErrorCode.INFEASIBLE, {'plan': 1})"
+    with pytest.raises(AgentError, match="too large") as caught:
         run_worker(NOBODY, WorkerSection(python=honest(tmp_path / "python", body)), threads=1)
     assert (caught.value.result, caught.value.exit_code) == ({"plan": 1}, 6)
 

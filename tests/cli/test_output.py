@@ -52,9 +52,7 @@ def test_an_error_of_several_lines_names_the_program_on_each(capsys: pytest.Capt
 
 
 def test_an_error_as_json_keeps_what_there_is_of_the_result(capsys: pytest.CaptureFixture[str]) -> None:
-    error = AgentError("no room", ErrorCode.NO_DISK)
-    error.result = {"plan": {"chosen": 1}, "error": "not this"}  # type: ignore[attr-defined]
-    output.fail(error, as_json=True)
+    output.fail(AgentError("no room", ErrorCode.NO_DISK, {"plan": {"chosen": 1}, "error": "not this"}), as_json=True)
     told = {"code": "NO_DISK", "retryable": True, "detail": "no room"}
     assert json.loads(capsys.readouterr().out) == {"plan": {"chosen": 1}, "error": told}
 

@@ -244,7 +244,5 @@ def test_a_suspended_run_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_a_failure_keeps_of_its_work_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    error = AgentError("told", ErrorCode.INFEASIBLE)
-    error.result = {"plan": 1}
-    monkeypatch.setattr(operations, "run", raising(error))
+    monkeypatch.setattr(operations, "run", raising(AgentError("told", ErrorCode.INFEASIBLE, {"plan": 1})))
     assert entry._run(Silent(), NOBODY) == Failed(ErrorCode.INFEASIBLE, "told", {"plan": 1})

@@ -16,7 +16,6 @@ from reconvene_agent.core.protocol import BenchRequest, ExportWeightsRequest, Pr
 from reconvene_agent.worker import tasks
 from reconvene_agent.worker.planning import search
 from reconvene_agent.worker.reconvene import stored
-from reconvene_agent.worker.tasks import InfeasibleError
 from support.models import RUNTIME, TINY_RESNET, TINY_VGG, designed, exporter, opened, shipped
 from support.runs import Ear, plan_request
 
@@ -68,7 +67,7 @@ def test_plan_is_a_document_that_json_can_carry(resnet: Path) -> None:
 
 
 def test_a_plan_without_a_choice_is_refused_with_the_plan(resnet: Path) -> None:
-    with pytest.raises(InfeasibleError, match="no candidate fits") as caught:
+    with pytest.raises(AgentError, match="no candidate fits") as caught:
         tasks.plan(plan_request(resnet, None, model_mb=1e-6), Ear())
     document = json.loads(msgspec.json.encode(caught.value.result))
     assert caught.value.code is ErrorCode.INFEASIBLE

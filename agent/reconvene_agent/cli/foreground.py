@@ -35,14 +35,6 @@ class StoppedError(AgentError):
         return EXIT_TERMINATED if self.number is signal.SIGTERM else EXIT_INTERRUPTED
 
 
-class WorkerFailedError(AgentError):
-    """The worker ended in failure; ``result`` is what it kept of its work."""
-
-    def __init__(self, message: str, code: ErrorCode, result: dict[str, Any] | None = None) -> None:
-        super().__init__(message, code)
-        self.result = result
-
-
 def run_worker(
     request: Request,
     limits: WorkerSection,
@@ -134,7 +126,7 @@ class _Conversation:
         if isinstance(self._outcome, Done):
             return self._outcome.result
         if isinstance(self._outcome, Failed):
-            raise WorkerFailedError(self._outcome.message, self._outcome.code, self._outcome.result)
+            raise AgentError(self._outcome.message, self._outcome.code, self._outcome.result)
         if self._stopped_by is not None:
             raise StoppedError(self._stopped_by)
         code, detail = explain(ended, self._supervision.verdict)

@@ -55,8 +55,12 @@ def fail(error: AgentError, as_json: bool) -> int:
         say(f"{PROGRAM}: error: {line}")
     try:
         if as_json:
-            kept: dict[str, Any] = getattr(error, "result", None) or {}
-            print_json({**kept, "error": {"code": error.code.value, "retryable": error.code.retryable, "detail": error.message}})
+            print_json(
+                {
+                    **(error.result or {}),
+                    "error": {"code": error.code.value, "retryable": error.code.retryable, "detail": error.message},
+                }
+            )
         sys.stdout.flush()
     except OSError:
         silence()  # nobody reads it, or the disk is full: the line on stderr and the exit code have to do

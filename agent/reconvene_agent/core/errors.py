@@ -6,6 +6,7 @@ Adapters translate third-party exceptions into these and keep the cause; nothing
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
 
 
 class ErrorCode(str, Enum):
@@ -85,13 +86,15 @@ EXIT_CODES: dict[ErrorCode, int] = {
 class AgentError(Exception):
     """A failure that is understood: one line that says what to do, and a code.
 
-    ``message`` is shown to people, ``code`` to programs. Whatever is not an AgentError is a defect of ours.
+    ``message`` is shown to people, ``code`` to programs; ``result`` is what there is of a result all the same, such as the plan
+    that shows by how much nothing fits. Whatever is not an AgentError is a defect of ours.
     """
 
-    def __init__(self, message: str, code: ErrorCode = ErrorCode.INTERNAL) -> None:
+    def __init__(self, message: str, code: ErrorCode = ErrorCode.INTERNAL, result: dict[str, Any] | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.code = code
+        self.result = result
 
     @property
     def exit_code(self) -> int:

@@ -71,7 +71,7 @@ def _run(channel: Channel, request: protocol.Request) -> Done | Failed | Suspend
     except StopRequested as stop:
         return Suspended() if stop.mode == "suspend" else Failed(ErrorCode.CANCELED, "canceled on request")
     except AgentError as error:
-        return Failed(error.code, error.message, getattr(error, "result", None))
+        return Failed(error.code, error.message, error.result)
     except ImportError as error:
         missing = error.name or str(error)
         return Failed(ErrorCode.INTERNAL, f"{sys.executable} lacks {missing}: install 'reconvene-agent[worker]' there")

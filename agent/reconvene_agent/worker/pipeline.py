@@ -17,8 +17,9 @@ import torch
 
 from reconvene_agent.core import atomic
 from reconvene_agent.core.decoding import from_json
+from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.job import Step
-from reconvene_agent.core.plan import Plan
+from reconvene_agent.core.plan import Plan, infeasible
 from reconvene_agent.core.protocol import SpecializeRequest
 from reconvene_agent.worker import memory, tasks
 from reconvene_agent.worker.channel import Channel, StopRequested
@@ -30,7 +31,6 @@ from reconvene_agent.worker.deploy.session import measure, open_session
 from reconvene_agent.worker.models.opened import OpenBundle, open_bundle
 from reconvene_agent.worker.priority import Priority
 from reconvene_agent.worker.reconvene.method import PrunedModel, Reconvene
-from reconvene_agent.worker.tasks import InfeasibleError
 from reconvene_agent.worker.training.checkpoint import Checkpoint
 from reconvene_agent.worker.training.loop import Epoch, Interrupted, Trainer, accuracy
 
@@ -102,13 +102,13 @@ class _Run:
         """Return the plan, from before an interruption if there is one, so that the run goes on with the same model.
 
         Raises:
-            InfeasibleError: nothing fits the budget.
+            AgentError: INFEASIBLE when nothing fits the budget; its result holds the plan.
         """
         remembered: Plan | None = self._remembered("plan.json", Plan)
         plan = remembered or tasks.find_plan(self._request.plan, self._bundle, self._exporter, self._channel)
         if plan.chosen is None:
             assert plan.nearest_miss is not None
-            raise InfeasibleError(plan.nearest_miss, {"plan": msgspec.to_builtins(plan)})
+            raise AgentError(infeasible(plan.nearest_miss), ErrorCode.INFEASIBLE, {"plan": msgspec.to_builtins(plan)})
         if remembered is None:
             self._remember("plan.json", plan)
         self._channel.event("plan", {"sparsity": plan.chosen.sparsity, "chosen": msgspec.to_builtins(plan.chosen)})

@@ -14,7 +14,7 @@ import torch
 from reconvene_agent.core.bundle import ModelSpec
 from reconvene_agent.core.errors import AgentError, BundleError, ErrorCode, UsageError
 from reconvene_agent.core.job import Step
-from reconvene_agent.core.plan import Miss, Plan, infeasible
+from reconvene_agent.core.plan import Plan, infeasible
 from reconvene_agent.core.protocol import BenchRequest, ExportWeightsRequest, PlanRequest, PruneRequest
 from reconvene_agent.core.release import Latency
 from reconvene_agent.worker import memory
@@ -42,19 +42,11 @@ def find_plan(request: PlanRequest, bundle: OpenBundle, exporter: Exporter, chan
     return planner.search(request.sparsities, request.budget, report)
 
 
-class InfeasibleError(AgentError):
-    """No candidate fits; ``result`` carries the plan so that the caller can see by how much."""
-
-    def __init__(self, miss: Miss, result: dict[str, Any]) -> None:
-        super().__init__(infeasible(miss), ErrorCode.INFEASIBLE)
-        self.result = result
-
-
 def plan(request: PlanRequest, channel: Channel) -> dict[str, Any]:
     """Find the plan on its own; ``seconds`` does not count the imports.
 
     Raises:
-        InfeasibleError: nothing fits the budget; its result is the same document.
+        AgentError: INFEASIBLE when nothing fits the budget; its result is the same document.
     """
     torch.set_num_threads(request.runtime.training_threads)
     started = time.perf_counter()
@@ -63,7 +55,7 @@ def plan(request: PlanRequest, channel: Channel) -> dict[str, Any]:
     document: dict[str, Any] = {**msgspec.to_builtins(found), "seconds": round(time.perf_counter() - started, 3)}
     if found.chosen is None:
         assert found.nearest_miss is not None
-        raise InfeasibleError(found.nearest_miss, document)
+        raise AgentError(infeasible(found.nearest_miss), ErrorCode.INFEASIBLE, document)
     return document
 
 

@@ -80,7 +80,7 @@ def test_nothing_that_fits_is_told_to_people_as_a_table_too(
     infeasible: Ended, stand_in: Callable[[str], Path], cli: Cli, bundle: Path
 ) -> None:
     document = {name: value for name, value in infeasible.document.items() if name != "error"}
-    body = f"error = AgentError({infeasible.complaint!r}, ErrorCode.INFEASIBLE)\nerror.result = {document!r}\nraise error"
+    body = f"raise AgentError({infeasible.complaint!r}, ErrorCode.INFEASIBLE, {document!r})"
     told = cli("plan", bundle, "--config", stand_in(body))
     assert (told.code, told.complaint) == (6, infeasible.complaint)
     assert [row[0] for row in rows(told)] == ["0.5", "0.9"]

@@ -7,11 +7,11 @@ from typing import Any
 
 from reconvene_agent.cli import arguments as shared
 from reconvene_agent.cli.board import find_board
-from reconvene_agent.cli.foreground import WorkerFailedError, run_worker
+from reconvene_agent.cli.foreground import run_worker
 from reconvene_agent.cli.output import answer
 from reconvene_agent.cli.tables import print_table
 from reconvene_agent.core import bundle
-from reconvene_agent.core.errors import ErrorCode
+from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.messages import PlanArgs, decode_args
 
 
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     request = board.plan_request(arguments.bundle.resolve(), args, "command line")
     try:
         document = run_worker(request, board.config.worker, request.runtime.training_threads, arguments.debug)
-    except WorkerFailedError as error:
+    except AgentError as error:
         if error.code is ErrorCode.INFEASIBLE and error.result is not None and not arguments.json:
             show(error.result)
         raise

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from reconvene_agent.cli import arguments as shared
 from reconvene_agent.cli.board import find_board
-from reconvene_agent.cli.foreground import WorkerFailedError, run_worker
-from reconvene_agent.cli.output import print_json
+from reconvene_agent.cli.foreground import run_worker
+from reconvene_agent.cli.output import answer
 from reconvene_agent.core import config, release
-from reconvene_agent.core.errors import ErrorCode, UsageError
+from reconvene_agent.core.errors import AgentError, ErrorCode, UsageError
 from reconvene_agent.core.protocol import PredictRequest
 from reconvene_agent.core.requests import runtime
 
@@ -32,23 +34,23 @@ def run(arguments: argparse.Namespace) -> int:
     folder = release.folder_of(models)
     board = find_board(arguments, folder)
     compute = runtime(board.profile, board.device)
-    answer: dict[str, Any] = {}
+    document: dict[str, Any] = {}
     predictions: list[dict[str, Any]] = []
     # Some at a time, since what a worker is told and what it answers each fit into one message.
     at_once = max(1, ANSWERS_AT_ONCE // arguments.top)
     for start in range(0, len(arguments.images), at_once):
         images = tuple(str(image.resolve()) for image in arguments.images[start : start + at_once])
         request = PredictRequest(images, str(folder), compute, arguments.top)
-        answer = run_worker(request, board.config.worker, 1, arguments.debug)
-        predictions += answer["predictions"]
-    document = {**answer, "predictions": predictions}
+        document = run_worker(request, board.config.worker, 1, arguments.debug)
+        predictions += document["predictions"]
+    document = {**document, "predictions": predictions}
     if all("error" in entry for entry in predictions):
         first = predictions[0]
-        raise WorkerFailedError(f"no image could be read: {first['image']}: {first['error']}", ErrorCode.BAD_DATA, document)
-    if arguments.json:
-        print_json(document)
-        return 0
-    for given, entry in zip(arguments.images, predictions, strict=True):
+        raise AgentError(f"no image could be read: {first['image']}: {first['error']}", ErrorCode.BAD_DATA, document)
+    return answer(document, arguments.json, lambda found: _show(found, arguments.images))
+
+
+def _show(document: dict[str, Any], images: Sequence[Path]) -> None:
+    for given, entry in zip(images, document["predictions"], strict=True):
         text = ", ".join(f"{each['label']} {each['probability']:.1%}" for each in entry.get("classes", ()))
         print(f"{given}: {text or 'cannot be read: ' + entry['error']}")
-    return 0
