@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import socket
 import ssl
 import threading
 import time
@@ -31,6 +32,7 @@ WILL_DELAY_S = 30
 MAX_PACKET = 1 << 20
 CONNECT_TIMEOUT_S = 15.0
 ANSWER_TIMEOUT_S = 5.0
+LINGER_S = 1.0
 STABLE_AFTER_S = 30.0
 UNSUPPORTED_VERSION = 0x84
 
@@ -275,6 +277,7 @@ class _Conversation:
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
+        client.on_socket_close = _linger
         client.on_message = self._on_message
         owner._generation += 1
         generation = owner._generation
@@ -321,6 +324,21 @@ class _Conversation:
         size = len(message.payload)
         kept = bytes(message.payload) if size <= MAX_PAYLOAD else None
         self._owner._listener.received(topic, kept, size)
+
+
+def _linger(_client: paho.Client, _data: Any, connected: Any) -> None:
+    """Let the broker be the one who hangs up, before paho closes the socket.
+
+    A socket closed while the broker is still sending resets the connection. The broker then has lost us, whatever it has not
+    read yet, an orderly goodbye among it, and publishes the last will.
+    """
+    until = time.monotonic() + LINGER_S
+    with contextlib.suppress(OSError, ValueError):  # it was lost already
+        connected.shutdown(socket.SHUT_WR)
+        while (left_s := until - time.monotonic()) > 0:
+            connected.settimeout(left_s)
+            if not connected.recv(1 << 16):
+                return
 
 
 def _handle(generation: int, mid: int) -> int:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -10,6 +12,7 @@ from reconvene_agent.daemon import mqtt
 from support.brokers import (
     Bus,
     Mosquitto,
+    counterfeit,
     retained,
 )
 from support.ears import TOPIC, WILL, Connect
@@ -93,6 +96,40 @@ def test_an_orderly_end_leaves_no_last_will(connect: Connect, broker: Mosquitto,
     bus.send("marker", b"", retain=False)
     bus.wait_topic("marker")
     assert len(bus.on(WILL.topic)) == seen
+
+
+def test_an_orderly_end_leaves_no_last_will_even_while_the_broker_is_still_sending(
+    connect: Connect, broker: Mosquitto, bus: Bus
+) -> None:
+    for _ in range(20):
+        connection, ear = connect(broker.port, protocol="3.1.1", client_id="interrupted")
+        ear.next("connected")
+        for number in range(10):
+            bus.send(f"{TOPIC}/cmd/plan/{number}", bytes(2000), retain=False)
+        ear.next("received")
+        connection.close(2)
+    bus.send("marker", b"", retain=False)
+    bus.wait_topic("marker")
+    assert not bus.on(WILL.topic)
+
+
+def test_a_broker_that_does_not_hang_up_is_not_waited_for_long(connect: Connect) -> None:
+    over = threading.Event()
+
+    def cling(client: socket.socket) -> None:
+        client.recv(1000)
+        client.sendall(b"\x20\x02\x00\x00")
+        client.recv(1000)
+        client.sendall(b"\x90\x04\x00\x01\x01\x01")
+        over.wait(20)
+
+    with counterfeit(cling) as port:
+        connection, ear = connect(port, protocol="3.1.1")
+        ear.next("connected")
+        connection.close(20)
+        assert not connection._thread.is_alive()
+        assert not over.is_set()
+        over.set()
 
 
 _LONELY = """
