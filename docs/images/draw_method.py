@@ -12,7 +12,7 @@ STAGES = [
     ("dense model", "at initialisation,", "as it was shipped"),
     ("Pre-processor", "score every weight,", "keep the largest 10 %"),
     ("PSE", "denser than average?", "sensitive, else resilient"),
-    ("RLR", "a resilient layer keeps", "only d·n of n filters"),
+    ("RLR", "a resilient layer keeps", "√d·n of n filters"),
     ("Post-processor", "neighbours are fitted,", "masks drawn anew"),
     ("small model", "trained on the board,", "deployed as ONNX"),
 ]

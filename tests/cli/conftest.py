@@ -80,7 +80,7 @@ class Prepared(NamedTuple):
 def prepared(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     folder = tmp_path_factory.mktemp("prepared")
     shape = ("--model", "resnet20", "--input", "1x8x8", "--classes", 10, "--seed", 7)
-    limits = ("--sparsities", 0.5, 0.9, "--model-mb", 0.2, "--latency-ms", 10_000)
+    limits = ("--sparsities", 0.5, 0.9, "--model-mb", 0.25, "--latency-ms", 10_000)
     running = (
         Running("bundle", "create", folder / "bundles/weighty", *shape, "--weights", "--json"),
         Running("plan", bundle, *limits, "--threads", 1, "--json"),

@@ -9,6 +9,7 @@ import pytest
 
 from reconvene_agent.cli import arguments
 from reconvene_agent.core.errors import UsageError
+from reconvene_agent.core.options import MethodOptions
 
 
 def parsed(*words: str) -> argparse.Namespace:
@@ -48,6 +49,42 @@ def test_what_was_not_given_is_left_to_the_defaults() -> None:
     nothing = parsed()
     assert (arguments.method(nothing), arguments.budget(nothing)) == ({}, {})
     assert (nothing.json, nothing.debug, nothing.config, nothing.profile, nothing.threads) == (False, False, None, None, None)
+
+
+def test_every_knob_of_the_method_can_be_given() -> None:
+    names = {"criterion": "synflow", "average": "mean", "width": "sqrt", "sensitive": "shrink", "trunk": "prune"}
+    numbers = {"width_multiplier": 0.75, "min_width": 2, "width_multiple": 8}
+    words = [str(word) for name, value in {**names, **numbers}.items() for word in (f"--{name.replace('_', '-')}", value)]
+    assert arguments.method(parsed(*words)) == {**names, **numbers}
+    assert {*names, *numbers} == set(MethodOptions.__struct_fields__)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--criterion", "fisher"),
+        ("--trunk", "yes"),
+        ("--width-multiplier", "half"),
+        ("--width-multiplier", "nan"),
+        ("--width-multiple", "1.5"),
+    ],
+    ids=" ".join,
+)
+def test_values_that_no_knob_has_are_refused_with_the_options_name(
+    words: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parsed(*words)
+    assert caught.value.code == 2
+    assert f"argument {words[0]}: " in capsys.readouterr().err
+
+
+def test_data_for_scoring_become_an_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parser = argparse.ArgumentParser()
+    arguments.add_scoring_data(parser)
+    monkeypatch.chdir(tmp_path)
+    assert arguments.resolved(parser.parse_args(["--data", "a/../b"]).data) == tmp_path / "b"
+    assert arguments.resolved(parser.parse_args([]).data) is None
 
 
 def test_what_was_given_is_named_as_in_the_configuration() -> None:

@@ -177,7 +177,7 @@ def test_a_worker_that_was_asked_to_stop_is_waited_for(
         running.signal(number)
         ended = running.end()
     assert ended.code == code
-    assert ended.error("INTERRUPTED")["error"]["detail"] == "stopped: run the same command again to go on"
+    assert ended.error("INTERRUPTED")["error"]["detail"] == "stopped: nothing was changed"
 
 
 def test_a_worker_that_does_not_stop_is_made_to(stand_in: StandIn, words: tuple[object, ...]) -> None:

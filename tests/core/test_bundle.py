@@ -91,7 +91,23 @@ def test_a_manifest_that_cannot_be_opened(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"format": 2}, "bundle format 2 is not known here: this agent reads format 1"),
-        ({"model": ModelSpec("vgg99", (3, 8, 8), 10)}, "architecture 'vgg99' is not known here; there are: vgg11, "),
+        (
+            {"model": ModelSpec("resnet20", (24,), 10)},
+            "resnet20 takes (channels, height, width), for instance 3x32x32, not an input of 24",
+        ),
+        (
+            {"model": ModelSpec("mlp", (3, 8, 8), 10)},
+            "mlp takes (features,), for instance 24, not an input of 3×8×8",
+        ),
+        (
+            {"model": ModelSpec("convnet1d", (24,), 10)},
+            "convnet1d takes (channels, length), for instance 6x128, not an input of 24",
+        ),
+        (
+            {"model": ModelSpec("vgg11", (3, 8, 4097), 10)},
+            "an input of 3×8×4097 is too large: channels, height and width may be 4096",
+        ),
+        ({"model": ModelSpec("convnet1d", (4097, 8), 10)}, "an input of 4097×8 is too large: "),
         ({"labels": ("a", "b")}, "the bundle has 10 classes but 2 labels"),
         ({"labels": ("a",) * 10}, "the bundle's labels must all be different and none may be empty"),
         ({"labels": (*"abcdefghi", " ")}, "the bundle's labels must all be different and none may be empty"),
@@ -111,6 +127,22 @@ def test_a_manifest_that_contradicts_itself(tmp_path: Path, changes: dict[str, A
 
 
 @pytest.mark.parametrize(
+    "model",
+    [
+        ModelSpec("mlp", (65536,), 10),
+        ModelSpec("convnet1d", (4096, 65536), 10),
+        ModelSpec("vgg11", (4096, 4096, 4096), 10),
+        # Only who can build a model knows what it takes, and whether it is there.
+        *(ModelSpec("somebody_elses", shape, 10) for shape in ((5,), (6, 128), (3, 8, 8))),
+    ],
+    ids=str,
+)
+def test_inputs_have_one_to_three_sides(tmp_path: Path, model: ModelSpec) -> None:
+    bundle.write_manifest(tmp_path, manifest(model=model))
+    assert bundle.read(tmp_path).model == model
+
+
+@pytest.mark.parametrize(
     ("old", "new"),
     [
         ("seed = 7", "seed = -1"),
@@ -125,6 +157,8 @@ def test_a_manifest_that_contradicts_itself(tmp_path: Path, changes: dict[str, A
         ("format = 1", "format = true"),
         ("input = [", "input = [1, "),
         ("input = [", "input = [0]\nold = ["),
+        ("input = [", "input = []\nold = ["),
+        ("input = [", "input = [65537]\nold = ["),
         ("[files]", '[files]\n"weights.safetensors" = "abc"'),
         ("[files]", '[files]\n"weights.safetensors" = "' + "G" * 64 + '"'),
     ],

@@ -146,7 +146,7 @@ def test_defaults_fill_in_what_is_left_out_setting_by_setting() -> None:
 def test_an_operation_takes_only_the_defaults_that_it_knows() -> None:
     plan = decode_args("plan", {}, DEFAULTS)
     assert isinstance(plan, PlanArgs)
-    assert plan.bundle == "ours"
+    assert (plan.bundle, plan.data) == ("ours", "ours")
     assert decode_args("ping", {}, DEFAULTS) == messages.PingArgs()
     assert decode_args("cancel", {"id": "1"}, DEFAULTS) == messages.CancelArgs("1")
 
@@ -154,7 +154,7 @@ def test_an_operation_takes_only_the_defaults_that_it_knows() -> None:
 def test_without_defaults_the_arguments_are_bare() -> None:
     args = decode_args("plan", {}, {})
     assert isinstance(args, PlanArgs)
-    assert (args.bundle, args.sparsity) == (msgspec.UNSET, msgspec.UNSET)
+    assert (args.bundle, args.data, args.sparsity) == (msgspec.UNSET, msgspec.UNSET, msgspec.UNSET)
     assert (args.sparsities, args.budget) == (DEFAULT_SPARSITIES, BudgetLimits())
 
 
@@ -173,9 +173,11 @@ def test_without_defaults_the_arguments_are_bare() -> None:
         ("plan", {"sparsities": [0.5] * 65}),
         ("plan", {"budget": {"latency": 5}}),
         ("plan", {"budget": {"latency_ms": 0}}),
-        ("plan", {"method": {"criterion": "random"}}),
+        ("plan", {"method": {"criterion": "movement"}}),
         ("plan", {"method": "mean"}),
-        ("plan", {"data": "x"}),
+        ("plan", {"method": {"width_multiplier": 0}}),
+        ("plan", {"data": ""}),
+        ("plan", {"training": {"epochs": 3}}),
         ("specialize", {"training": {"epochs": 0}}),
         ("specialize", {"training": {"batch": 1}}),
     ],

@@ -9,9 +9,11 @@ from reconvene_agent.core.options import (
     DEFAULT_SPARSITIES,
     Augment,
     Average,
+    Criterion,
     MethodOptions,
     Sensitive,
     TrainingOptions,
+    Trunk,
     Width,
     choices,
 )
@@ -20,7 +22,9 @@ from reconvene_agent.core.options import (
 def test_choices_are_those_of_the_types() -> None:
     assert set(choices(Average)) == {"mean", "weighted"}
     assert set(choices(Width)) == {"density", "sqrt"}
-    assert set(choices(Sensitive)) == {"masked", "dense"}
+    assert set(choices(Sensitive)) == {"masked", "dense", "shrink"}
+    assert set(choices(Trunk)) == {"keep", "prune"}
+    assert set(choices(Criterion)) == {"magnitude", "random", "uniform", "erk", "synflow", "snip", "grasp"}
     assert set(choices(Augment)) == {"none", "shift", "shift-flip"}
 
 
@@ -38,8 +42,14 @@ def test_defaults_are_valid(kind: Any) -> None:
 @pytest.mark.parametrize(
     ("kind", "document"),
     [
-        (MethodOptions, {"criterion": "random"}),
+        (MethodOptions, {"criterion": "movement"}),
         (MethodOptions, {"min_width": 0}),
+        (MethodOptions, {"width_multiplier": 0.0}),
+        (MethodOptions, {"width_multiplier": 1.1}),
+        (MethodOptions, {"width_multiple": -1}),
+        (MethodOptions, {"width_multiple": 257}),
+        (MethodOptions, {"sensitive": "drop"}),
+        (MethodOptions, {"trunk": "narrow"}),
         (MethodOptions, {"other": 1}),
         (TrainingOptions, {"epochs": 0}),
         (TrainingOptions, {"batch": 1}),

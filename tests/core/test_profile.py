@@ -140,6 +140,22 @@ def test_the_budget_may_be_left_out(tmp_path: Path) -> None:
     assert profile.read(tmp_path / "mine.toml").budget == BudgetLimits()
 
 
+def test_the_multiple_of_widths_may_be_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "ours.toml"
+    path.write_text(text("ours"))
+    assert profile.read(path).compute.width_multiple == 1
+    path.write_text(text("ours").replace("[thermal]", "width_multiple = 8\n[thermal]"))
+    assert profile.read(path).compute.width_multiple == 8
+
+
+@pytest.mark.parametrize("multiple", [0, -8, 257, "8.5", '"8"'])
+def test_a_multiple_of_widths_that_is_none(tmp_path: Path, multiple: object) -> None:
+    path = tmp_path / "ours.toml"
+    path.write_text(text("ours").replace("[thermal]", f"width_multiple = {multiple}\n[thermal]"))
+    with pytest.raises(UsageError, match=r"ours\.toml: not a valid profile: compute\.width_multiple: Expected "):
+        profile.read(path)
+
+
 def test_the_file_must_be_named_after_the_profile(tmp_path: Path) -> None:
     (tmp_path / "yours.toml").write_text(text("mine"))
     with pytest.raises(UsageError, match=r"calls itself 'mine'; name the file mine\.toml"):

@@ -15,12 +15,14 @@ from reconvene_agent.core.options import MethodOptions, TrainingOptions
 from reconvene_agent.core.protocol import Done, Failed, Happening, Progress, Ready, Stop, Suspended
 from support.values import NASTY_JSON, json_values
 
-RUNTIME = protocol.Runtime(1, 2, ("CPUExecutionProvider",), 32)
+RUNTIME = protocol.Runtime(1, 2, ("CPUExecutionProvider",), 32, width_multiple=8)
 PLAN = protocol.PlanRequest("/b", Budget(latency_ms=Limit(5.0, "x")), RUNTIME, MethodOptions(), (0.5, 0.9), 64)
 DOWNWARD: list[protocol.Downward] = [
     PLAN,
     msgspec.structs.replace(PLAN, sparsity=0.5),
+    msgspec.structs.replace(PLAN, scoring=protocol.Scoring("/d", 0.3, 64.0)),
     protocol.PruneRequest("/b", 0.9, MethodOptions(width="sqrt"), RUNTIME, "/out"),
+    protocol.PruneRequest("/b", 0.9, MethodOptions(criterion="snip"), RUNTIME, "/out", protocol.Scoring("/d")),
     protocol.SpecializeRequest(PLAN, TrainingOptions(epochs=3), "/d", "/w", "/m"),
     protocol.PredictRequest(("/a.png",), "/m", RUNTIME),
     protocol.BenchRequest("/b", "/m", RUNTIME, 1.0),

@@ -9,6 +9,7 @@ from reconvene_agent.core.budget import BudgetLimits, Limit
 from reconvene_agent.core.config import Config, SpecializeSection
 from reconvene_agent.core.messages import PlanArgs, SpecializeArgs, decode_args
 from reconvene_agent.core.options import MethodOptions, TrainingOptions
+from reconvene_agent.core.protocol import Scoring
 from reconvene_agent.core.requests import Board, resolve_budget, runtime
 from support.values import device, profile
 
@@ -44,6 +45,26 @@ def test_what_a_command_leaves_out_comes_from_the_configuration() -> None:
 
 def test_names_that_nobody_configured_are_no_defaults() -> None:
     assert Board(Config(), profile(), device()).defaults.keys() == {"sparsities", "method", "training"}
+
+
+def test_narrowed_widths_are_rounded_as_the_profile_says() -> None:
+    ours = msgspec.structs.replace(profile(), compute=msgspec.structs.replace(profile().compute, width_multiple=8))
+    assert runtime(profile(), device()).width_multiple == 1
+    assert runtime(ours, device()).width_multiple == 8
+
+
+@pytest.mark.parametrize(("allowed", "memory_mb"), [(None, 600.0), (400.0, 400.0), (5000.0, 600.0)])
+def test_a_criterion_may_use_what_training_may_and_never_more_than_is_available(allowed: float | None, memory_mb: float) -> None:
+    board = Board(Config(), profile(), device(available_mb=600.0))
+    args = PlanArgs(budget=BudgetLimits() if allowed is None else BudgetLimits(training_memory_mb=allowed))
+    assert board.plan_request(BUNDLE, args, "command").scoring == Scoring(memory_mb=memory_mb)
+    assert board.plan_request(BUNDLE, args, "command", data=DATA).scoring == Scoring("/d", memory_mb=memory_mb)
+
+
+def test_a_whole_run_scores_by_the_data_that_it_trains_on() -> None:
+    board = Board(Config(), profile(), device())
+    request = board.specialize_request(BUNDLE, DATA, WORK, MODELS, SpecializeArgs(), "command")
+    assert request.plan.scoring.data == request.data == "/d"
 
 
 @pytest.mark.parametrize(("configured", "cap", "batch"), [(64, 32, 32), (16, 32, 16)])

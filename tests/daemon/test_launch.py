@@ -47,6 +47,25 @@ def test_names_become_paths_in_the_agents_own_folders(config: Config, tmp_path: 
 def test_a_plan_needs_no_data(config: Config) -> None:
     made = request(config, "plan", bundle="ours")
     assert isinstance(made, PlanRequest)
+    assert made.scoring.data is None
+
+
+def test_a_plan_may_score_by_data_in_the_agents_own_folder(config: Config, tmp_path: Path) -> None:
+    assert request(config, "plan", bundle="ours", data="ours").scoring.data == str(tmp_path / "data/ours")
+    configured = SpecializeSection(bundle="ours", data=str(tmp_path / "elsewhere"))
+    made = request(Config(agent=config.agent, specialize=configured), "plan", bundle="ours")
+    assert made.scoring.data == str(tmp_path / "elsewhere")
+
+
+def test_a_plan_takes_no_data_from_outside(config: Config) -> None:
+    with pytest.raises(AgentError, match="must be a name inside") as caught:
+        request(config, "plan", bundle="ours", data="../bundles/ours")
+    assert caught.value.code is ErrorCode.SCHEMA
+
+
+def test_a_run_scores_by_the_data_that_it_trains_on(config: Config) -> None:
+    made = request(config, bundle="ours", data="ours", method={"criterion": "grasp"})
+    assert (made.plan.method.criterion, made.plan.scoring.data) == ("grasp", made.data)
 
 
 def test_what_the_configuration_names_may_lie_anywhere(config: Config, tmp_path: Path) -> None:

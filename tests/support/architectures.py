@@ -51,6 +51,20 @@ class Separable(nn.Module):
         return self.point(functional.hardswish(self.norm(self.depthwise(x))))
 
 
+class Inverted(nn.Module):
+    """A widening 1×1 convolution, a depthwise and a narrowing one, around a shortcut where the width stays."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.expand = Plain(inputs, 2 * inputs)
+        self.separable = Separable(2 * inputs, outputs)
+        self.residual = inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.separable(self.expand(x))
+        return x + out if self.residual else out
+
+
 class Squeezed(nn.Module):
     """A convolution whose channels are weighted by a gate of 1×1 size."""
 
@@ -65,7 +79,7 @@ class Squeezed(nn.Module):
 
 
 class Grouped(nn.Module):
-    """A convolution in two groups, which holds its widths."""
+    """A convolution in two groups, of which one may stay."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -92,14 +106,32 @@ class Twice(nn.Module):
 
 
 class Concatenated(nn.Module):
-    """Two branches side by side, which is not understood and must be left alone."""
+    """Branches side by side, as in Inception."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.branches = nn.ModuleList([nn.Conv2d(inputs, outputs // 2, 1), nn.Conv2d(inputs, outputs // 2, 3, padding=1)])
+        self.branches = nn.ModuleList([nn.Conv2d(inputs, outputs // 2, 1), Plain(inputs, outputs // 2)])
+        self.pooled = nn.Conv2d(inputs, 4, 1)
+        self.join = nn.Conv2d(outputs // 2 * 2 + 4, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([branch(x) for branch in self.branches], 1)
+        pooled = self.pooled(functional.max_pool2d(x, 3, 1, 1))
+        return self.join(torch.cat([*[branch(x) for branch in self.branches], pooled], 1))
+
+
+class Dense(nn.Module):
+    """Convolutions that read all that came before them, and a 1×1 one that reads everything, as in DenseNet."""
+
+    def __init__(self, inputs: int, outputs: int, growth: int = 6) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([Plain(inputs + index * growth, growth) for index in range(2)])
+        self.norm = nn.BatchNorm2d(inputs + 2 * growth)
+        self.transition = nn.Conv2d(inputs + 2 * growth, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.cat([x, layer(x)], 1)
+        return self.transition(functional.relu(self.norm(x)))
 
 
 class Pooled(nn.Module):
@@ -113,7 +145,99 @@ class Pooled(nn.Module):
         return self.conv(functional.avg_pool2d(x, 3, 1, 1))
 
 
-BLOCKS = (Plain, Residual, Separable, Squeezed, Grouped, Twice, Concatenated, Pooled)
+class Shuffled(nn.Module):
+    """A convolution in two groups whose channels are then interleaved, as in ShuffleNet."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 1, groups=2)
+        self.point = nn.Conv2d(outputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, _, height, width = x.shape
+        parts = self.conv(x).view(batch, 2, -1, height, width)
+        return self.point(parts.transpose(1, 2).reshape(batch, -1, height, width))
+
+
+class Gated(nn.Module):
+    """A convolution of which one half weighs the other."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, 2 * outputs, 3, padding=1)
+        self.scale = nn.Parameter(torch.ones(outputs, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.conv(x).chunk(2, 1)
+        return value * torch.sigmoid(gate) * self.scale
+
+
+class Normed(nn.Module):
+    """A convolution with group-norm over two groups, and one with group-norm over all channels."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(inputs, 8, 1), nn.GroupNorm(2, 8), nn.GELU(), nn.Conv2d(8, outputs, 1), nn.GroupNorm(1, outputs)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class Transformed(nn.Module):
+    """A transformer on the places of an image: attention with heads of two channels, and a feed-forward network."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.embed = nn.Conv2d(inputs, outputs, 1)
+        self.position = nn.Parameter(torch.zeros(1, 36, outputs))
+        self.norms = nn.ModuleList([nn.LayerNorm(outputs), nn.LayerNorm(outputs)])
+        self.heads = nn.ModuleList([nn.Linear(outputs, outputs) for _ in range(3)])
+        self.project = nn.Linear(outputs, outputs)
+        self.feed_forward = nn.Sequential(nn.Linear(outputs, 2 * outputs), nn.GELU(), nn.Linear(2 * outputs, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, _, height, width = x.shape
+        x = self.embed(x).flatten(2).transpose(1, 2) + self.position
+        rows = self.norms[0](x)
+        heads = [layer(rows).reshape(batch, height * width, -1, 2).transpose(1, 2) for layer in self.heads]
+        mixed = functional.scaled_dot_product_attention(*heads)
+        x = x + self.project(mixed.transpose(1, 2).flatten(2))
+        x = x + self.feed_forward(self.norms[1](x))
+        return x.transpose(1, 2).reshape(batch, -1, height, width)
+
+
+class Held(nn.Module):
+    """Channels in an order of their own, which is not understood and must be left alone."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.roll(self.conv(x), 1, 1)
+
+
+BLOCKS: tuple[type[nn.Module], ...] = (
+    Plain,
+    Residual,
+    Separable,
+    Inverted,
+    Squeezed,
+    Grouped,
+    Twice,
+    Concatenated,
+    Dense,
+    Pooled,
+    Shuffled,
+    Gated,
+    Normed,
+    Transformed,
+    Held,
+)
+
+WIDTHS = (2, 6, 8, 10, 24)
 
 
 @dataclass(frozen=True)
@@ -148,8 +272,11 @@ class _Stack(nn.Module):
         return self.classifier(x.mean((2, 3)))
 
 
-recipes = st.builds(
-    Recipe,
-    st.lists(st.tuples(st.integers(0, len(BLOCKS) - 1), st.sampled_from([2, 6, 8, 10, 24])), min_size=1, max_size=5).map(tuple),
-    st.booleans(),
-)
+def recipes_of(*kinds: type[nn.Module], size: int = 5) -> st.SearchStrategy[Recipe]:
+    """Return random recipes of these kinds of blocks."""
+    kind = st.sampled_from([BLOCKS.index(kind) for kind in kinds])
+    blocks = st.lists(st.tuples(kind, st.sampled_from(WIDTHS)), min_size=1, max_size=size).map(tuple)
+    return st.builds(Recipe, blocks, st.booleans())
+
+
+recipes = recipes_of(*BLOCKS)

@@ -71,7 +71,7 @@ def pruned(spec: ModelSpec, sparsity: float, seed: int = 0, **options: object) -
 def architecture(builder: Callable[[ModelSpec], nn.Module], name: str = "of-this-test") -> Iterator[str]:
     """Let the registry know one more architecture."""
     registry.BUILDERS[name] = builder
-    method.groups_of.cache_clear()
+    method.structure_of.cache_clear()
     try:
         yield name
     finally:

@@ -18,7 +18,8 @@ from onnx import ModelProto, numpy_helper
 from reconvene_agent.core import release as releases
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.job import Step
-from reconvene_agent.core.protocol import SpecializeRequest
+from reconvene_agent.core.options import MethodOptions
+from reconvene_agent.core.protocol import Scoring, SpecializeRequest
 from reconvene_agent.worker import memory, pipeline
 from reconvene_agent.worker.channel import StopRequested
 from reconvene_agent.worker.planning import search
@@ -129,6 +130,22 @@ def whole(bundle: Path, data: Path, finished: Path) -> dict[str, Any]:
     return run(specialize_request(bundle, data, finished))
 
 
+def test_a_run_scores_by_the_data_that_it_trains_on_and_goes_on_with_the_same_model(
+    bundle: Path, data: Path, tmp_path: Path, whole: dict[str, Any]
+) -> None:
+    plan = replace(plan_request(bundle), method=MethodOptions(criterion="snip"))
+    with pytest.raises(StopRequested):
+        run(specialize_request(bundle, data, tmp_path, plan), stop_in(Step.TRAIN, 0.8))
+    # Less memory is available by now.
+    again = replace(plan, scoring=Scoring(memory_mb=10_000.0))
+    ear = Ear()
+    document = run(specialize_request(bundle, data, tmp_path, again), ear)
+    assert Step.PLAN not in ear.steps
+    undisturbed = run(specialize_request(bundle, data, tmp_path / "undisturbed", plan))
+    assert document["release"]["sha256"] == undisturbed["release"]["sha256"] != whole["release"]["sha256"]
+    assert document["prune"]["params"] == undisturbed["prune"]["params"] != whole["prune"]["params"]
+
+
 def test_a_resumed_run_keeps_its_plan_and_measures_no_more(request_: SpecializeRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     first = stop_in(Step.TRAIN, 0.5)
     with pytest.raises(StopRequested):
@@ -168,7 +185,7 @@ def other_seed(request: SpecializeRequest, _folder: Path) -> SpecializeRequest:
 
 
 def other_method(request: SpecializeRequest, _folder: Path) -> SpecializeRequest:
-    method = replace(request.plan.method, width="sqrt")
+    method = replace(request.plan.method, average="weighted")
     return replace(request, plan=replace(request.plan, method=method))
 
 

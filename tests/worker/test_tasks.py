@@ -12,12 +12,14 @@ from reconvene_agent.core.bundle import ModelSpec
 from reconvene_agent.core.errors import AgentError, ErrorCode, UsageError
 from reconvene_agent.core.job import Step
 from reconvene_agent.core.options import MethodOptions
-from reconvene_agent.core.protocol import BenchRequest, ExportWeightsRequest, PruneRequest
+from reconvene_agent.core.protocol import BenchRequest, ExportWeightsRequest, PruneRequest, Scoring
 from reconvene_agent.worker import tasks
+from reconvene_agent.worker.channel import StopRequested
 from reconvene_agent.worker.planning import search
 from reconvene_agent.worker.reconvene import stored
+from reconvene_agent.worker.reconvene.criteria import NEED_DATA
 from support.models import RUNTIME, TINY_RESNET, TINY_VGG, designed, exporter, opened, shipped
-from support.runs import Ear, plan_request
+from support.runs import Ear, archive, plan_request
 
 
 @pytest.fixture(autouse=True)
@@ -31,8 +33,23 @@ def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shipped(tmp_path_factory.mktemp("bundles") / "resnet", TINY_RESNET, seed=3)
 
 
+@pytest.fixture(scope="module")
+def grey(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a bundle for the shipped digits."""
+    return shipped(tmp_path_factory.mktemp("bundles") / "grey", ModelSpec("resnet20", (1, 8, 8), 10), seed=3)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return archive(tmp_path_factory.mktemp("data") / "digits.npz", 60)
+
+
 def prune_request(folder: Path, out: Path, sparsity: float = 0.9, **options: object) -> PruneRequest:
     return PruneRequest(str(folder), sparsity, MethodOptions(**options), RUNTIME, str(out))
+
+
+def scored(request: PruneRequest, data: Path | None, memory_mb: float | None = None) -> PruneRequest:
+    return msgspec.structs.replace(request, scoring=Scoring(None if data is None else str(data), memory_mb=memory_mb))
 
 
 def test_prune_stores_the_small_model_and_tells_what_became_of_each_layer(resnet: Path, tmp_path: Path) -> None:
@@ -55,10 +72,84 @@ def test_prune_stores_the_small_model_and_tells_what_became_of_each_layer(resnet
     assert ear.steps == [Step.PRUNE]
 
 
+@pytest.mark.parametrize("criterion", sorted(NEED_DATA))
+def test_local_data_are_read_for_the_criteria_that_need_them(criterion: str, grey: Path, data: Path, tmp_path: Path) -> None:
+    request = scored(prune_request(grey, tmp_path / "out", criterion=criterion), data)
+    document = tasks.prune(request, Ear())
+    layers = document["layers"]
+    assert sum(layer["kept"] for layer in layers) == round(0.1 * sum(layer["weights"] for layer in layers))
+    by_magnitude = tasks.prune(prune_request(grey, tmp_path / "other"), Ear())["layers"]
+    assert [layer["kept"] for layer in layers] != [layer["kept"] for layer in by_magnitude]
+    again = tasks.prune(scored(prune_request(grey, tmp_path / "again", criterion=criterion), data), Ear())
+    assert again["layers"] == layers
+
+
+def test_data_that_no_criterion_asks_for_are_not_read(grey: Path, tmp_path: Path) -> None:
+    request = scored(prune_request(grey, tmp_path / "out", criterion="erk"), tmp_path / "nowhere")
+    assert tasks.prune(request, Ear())["layers"]
+
+
+def test_a_criterion_without_its_data_names_the_option(grey: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"the criterion snip .* --data"):
+        tasks.prune(prune_request(grey, tmp_path / "out", criterion="snip"), Ear())
+    with pytest.raises(AgentError, match="nowhere") as caught:
+        tasks.prune(scored(prune_request(grey, tmp_path / "out", criterion="snip"), tmp_path / "nowhere"), Ear())
+    assert caught.value.code is ErrorCode.NO_DATA
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_criterion_that_does_not_fit_is_refused_with_the_figures(grey: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(AgentError, match=r"about \d+ MiB, and 2 MiB are allowed") as caught:
+        tasks.prune(scored(prune_request(grey, tmp_path / "out", criterion="grasp"), data, 2.0), Ear())
+    assert caught.value.code is ErrorCode.NO_MEMORY
+
+
+def test_scoring_that_takes_long_says_how_far_it_is_and_can_be_stopped(resnet: Path, tmp_path: Path) -> None:
+    shares = []
+
+    def hear(step: Step, _fraction: float, note: str) -> None:
+        if note.startswith("scoring weights"):
+            assert step is Step.PRUNE
+            shares.append(int(note.removeprefix("scoring weights, ").removesuffix("%")))
+        if len(shares) == 5:
+            raise StopRequested("cancel")
+
+    with pytest.raises(StopRequested):
+        tasks.prune(prune_request(resnet, tmp_path / "out", criterion="synflow"), Ear(hear))
+    assert shares == sorted(set(shares))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_scores_by_the_data_as_well(grey: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "Exporter", lambda _: exporter(ModelSpec("resnet20", (1, 8, 8), 10)))
+    request = plan_request(grey, 0.9)
+    snip = msgspec.structs.replace(request, method=MethodOptions(criterion="snip"), scoring=Scoring(str(data)))
+    one, other = (tasks.plan(each, Ear())["chosen"]["params"] for each in (request, snip))
+    assert one != other
+
+
+def test_widths_are_rounded_as_the_board_says_unless_the_request_does(resnet: Path, tmp_path: Path) -> None:
+    def widths(multiple: int, **options: object) -> set[int]:
+        request = prune_request(resnet, tmp_path / "out", width="sqrt", **options)
+        request = msgspec.structs.replace(request, runtime=msgspec.structs.replace(RUNTIME, width_multiple=multiple))
+        layers = tasks.prune(request, Ear())["layers"]
+        return {layer["width_after"] for layer in layers if layer["width_after"] != layer["width_before"]}
+
+    assert any(width % 8 for width in widths(1))
+    assert not any(width % 8 for width in widths(8))
+    assert any(width % 8 for width in widths(8, width_multiple=1))
+
+
+def test_a_width_multiplier_is_told_layer_by_layer(resnet: Path, tmp_path: Path) -> None:
+    document = tasks.prune(prune_request(resnet, tmp_path / "out", 0.0, width_multiplier=0.5), Ear())
+    assert all(layer["width_after"] == layer["width_before"] / 2 for layer in document["layers"])
+    assert document["params"]["stored"] < document["params"]["dense"] / 3
+
+
 def test_plan_is_a_document_that_json_can_carry(resnet: Path) -> None:
     ear = Ear()
-    document = json.loads(msgspec.json.encode(tasks.plan(plan_request(resnet, None, model_mb=0.5), ear)))
-    assert document["budget"] == {"model_mb": {"value": 0.5, "source": "test"}}
+    document = json.loads(msgspec.json.encode(tasks.plan(plan_request(resnet, None, model_mb=0.6), ear)))
+    assert document["budget"] == {"model_mb": {"value": 0.6, "source": "test"}}
     assert [candidate["sparsity"] for candidate in document["candidates"]] == [0.0, 0.5, 0.9]
     assert document["chosen"]["sparsity"] == 0.5
     assert document["nearest_miss"] is None

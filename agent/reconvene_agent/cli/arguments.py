@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,12 +16,17 @@ _METHOD = {
     "average": options.Average,
     "width": options.Width,
     "sensitive": options.Sensitive,
+    "trunk": options.Trunk,
 }
 _METHOD_HELP = {
     "criterion": "what scores a weight",
     "average": "which average separates sensitive from resilient layers",
     "width": "share of filters a resilient layer keeps: its density, or the root of it",
-    "sensitive": "keep a sensitive layer's mask, or leave the layer dense",
+    "sensitive": "keep a sensitive layer's mask, leave the layer dense, or shrink it like a resilient one",
+    "trunk": "keep the width that all blocks of a transformer share, or prune it too",
+    "width_multiplier": "share of every prunable width that is left before anything is scored",
+    "min_width": "fewest channels that a group keeps",
+    "width_multiple": "round narrowed widths up to a multiple of this (default: the profile's)",
 }
 _BUDGET_HELP = {
     "latency_ms": "p95 of one inference, in milliseconds",
@@ -54,6 +60,9 @@ def number(text: str) -> float:
     return value
 
 
+_METHOD_NUMBERS: dict[str, Callable[[str], float]] = {"width_multiplier": number, "min_width": int, "width_multiple": int}
+
+
 def new_folder(out: Path) -> Path:
     """Return where results go as an absolute path.
 
@@ -63,6 +72,16 @@ def new_folder(out: Path) -> Path:
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file: name a folder")
     return out.resolve()
+
+
+def resolved(given: Path | None) -> Path | None:
+    """Return a path that was given as an absolute one."""
+    return None if given is None else given.resolve()
+
+
+def add_scoring_data(parser: argparse.ArgumentParser) -> None:
+    """Add local data, for commands that need them for some criteria only."""
+    parser.add_argument("--data", type=path, metavar="PATH", help="local data, for the criteria snip and grasp")
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -93,7 +112,8 @@ def add_method(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("method")
     for name, kind in _METHOD.items():
         group.add_argument(flag(name), choices=get_args(kind), help=_METHOD_HELP[name])
-    group.add_argument("--min-width", type=int, metavar="N", help="fewest channels that a group keeps")
+    for name, read in _METHOD_NUMBERS.items():
+        group.add_argument(flag(name), type=read, metavar="N", help=_METHOD_HELP[name])
 
 
 def add_budget(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +125,7 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
 
 def method(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the method's knobs that were given."""
-    return given(arguments, (*_METHOD, "min_width"))
+    return given(arguments, (*_METHOD, *_METHOD_NUMBERS))
 
 
 def budget(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -26,7 +26,7 @@ Event = WorkerSaid | WorkerEnded | signal.Signals
 class StoppedError(AgentError):
     """The user stopped the work."""
 
-    def __init__(self, number: signal.Signals, message: str = "stopped: run the same command again to go on") -> None:
+    def __init__(self, number: signal.Signals, message: str) -> None:
         super().__init__(message, ErrorCode.INTERRUPTED)
         self.number = number
 
@@ -61,7 +61,8 @@ def run_worker(
     worker = WorkerProcess("foreground", request, events.put, say if debug else _drop, limits.python, threads)
     try:
         with progress_for(sys.stderr) as progress:
-            return _Conversation(worker, Supervision(limits, time.monotonic()), progress).run(events)
+            resumable = isinstance(request, protocol.SpecializeRequest)
+            return _Conversation(worker, Supervision(limits, time.monotonic()), progress, resumable).run(events)
     finally:
         worker.kill()
         for number, handler in previous.items():
@@ -73,8 +74,9 @@ def _drop(line: str) -> None:
 
 
 class _Conversation:
-    def __init__(self, worker: WorkerProcess, supervision: Supervision, progress: Progress) -> None:
+    def __init__(self, worker: WorkerProcess, supervision: Supervision, progress: Progress, resumable: bool) -> None:
         self._worker = worker
+        self._resumable = resumable
         self._supervision = supervision
         self._progress = progress
         self._outcome: Done | Failed | Suspended | None = None
@@ -128,6 +130,7 @@ class _Conversation:
         if isinstance(self._outcome, Failed):
             raise AgentError(self._outcome.message, self._outcome.code, self._outcome.result)
         if self._stopped_by is not None:
-            raise StoppedError(self._stopped_by)
+            again = "run the same command again to go on" if self._resumable else "nothing was changed"
+            raise StoppedError(self._stopped_by, f"stopped: {again}")
         code, detail = explain(ended, self._supervision.verdict)
         raise AgentError(detail, code)

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from reconvene_agent.core import atomic
-from reconvene_agent.core.architectures import ARCHITECTURES
+from reconvene_agent.core.architectures import ARCHITECTURES, RANKS, SIDES
 from reconvene_agent.core.decoding import from_toml, located
 from reconvene_agent.core.errors import BundleError
 from reconvene_agent.core.options import Seed
@@ -22,15 +22,17 @@ MANIFEST = "bundle.toml"
 WEIGHTS = "weights.safetensors"
 FORMAT = 1
 
-Side = Annotated[int, Meta(ge=1, le=4096)]
+# A signal may be long; channels, and the height and width of an image, are held to less.
+Side = Annotated[int, Meta(ge=1, le=65536)]
+MAX_IMAGE_SIDE = 4096
 Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """A dense model's shape. ``input`` is (channels, height, width)."""
+    """A dense model's shape. ``input`` is (features,), (channels, length) or (channels, height, width)."""
 
     architecture: str
-    input: tuple[Side, Side, Side]
+    input: Annotated[tuple[Side, ...], Meta(min_length=1, max_length=3)]
     classes: Annotated[int, Meta(ge=2, le=100_000)]
 
 
@@ -54,17 +56,32 @@ class BundleManifest(Struct, frozen=True, forbid_unknown_fields=True):
         return WEIGHTS in self.files
 
 
-def check(manifest: BundleManifest) -> None:
-    """Refuse a manifest that contradicts itself.
+def check_input(model: ModelSpec) -> None:
+    """Refuse an input that a built-in model does not take. What other models take, only those who can build them know.
 
     Raises:
-        BundleError: unknown format or architecture, labels that do not fit the classes, a file name that leaves the folder.
+        BundleError: it has another number of sides, or one that is too long.
+    """
+    size = "×".join(map(str, model.input))
+    known = ARCHITECTURES.get(model.architecture)
+    if known is not None and len(model.input) != RANKS[known.input]:
+        raise BundleError(f"{model.architecture} takes {SIDES[known.input]}, not an input of {size}")
+    # Of features and of a window the last side may be long.
+    shorter = model.input if len(model.input) == 3 else model.input[:-1]
+    if any(side > MAX_IMAGE_SIDE for side in shorter):
+        raise BundleError(f"an input of {size} is too large: channels, height and width may be {MAX_IMAGE_SIDE} at most")
+
+
+def check(manifest: BundleManifest) -> None:
+    """Refuse a manifest that contradicts itself. Whether its architecture can be built here, the worker's registry knows.
+
+    Raises:
+        BundleError: unknown format, an input that the architecture does not take, labels that do not fit the classes, a file
+            name that leaves the folder.
     """
     if manifest.format != FORMAT:
         raise BundleError(f"bundle format {manifest.format} is not known here: this agent reads format {FORMAT}")
-    if manifest.model.architecture not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise BundleError(f"architecture {manifest.model.architecture!r} is not known here; there are: {known}")
+    check_input(manifest.model)
     labels = manifest.labels
     if labels and len(labels) != manifest.model.classes:
         raise BundleError(f"the bundle has {manifest.model.classes} classes but {len(labels)} labels")

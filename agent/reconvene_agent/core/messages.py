@@ -29,9 +29,11 @@ class PlanArgs(Struct, frozen=True, forbid_unknown_fields=True):
         sparsity: skips the choice, not the measuring.
         sparsities: the candidates of the plan.
         budget: limits that go over those of profile and configuration.
+        data: a name inside the agent's own data folder; a plan needs them only for criteria that score by the loss.
     """
 
     bundle: Name | UnsetType = UNSET
+    data: Name | UnsetType = UNSET
     sparsity: Sparsity | UnsetType = UNSET
     sparsities: Candidates = DEFAULT_SPARSITIES
     budget: BudgetLimits = BudgetLimits()
@@ -39,9 +41,8 @@ class PlanArgs(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SpecializeArgs(PlanArgs, frozen=True, forbid_unknown_fields=True):
-    """Arguments of ``specialize``: those of ``plan``, a name inside the agent's own data folder, and how to train."""
+    """Arguments of ``specialize``: those of ``plan``, and how to train."""
 
-    data: Name | UnsetType = UNSET
     training: TrainingOptions = TrainingOptions()
 
 

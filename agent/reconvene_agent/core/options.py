@@ -11,10 +11,11 @@ Sparsity = Annotated[float, Meta(ge=0.0, lt=1.0)]
 Seed = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 """Any integer that JSON carries exactly."""
 
-Criterion = Literal["magnitude"]
+Criterion = Literal["magnitude", "random", "uniform", "erk", "synflow", "snip", "grasp"]
 Average = Literal["mean", "weighted"]
 Width = Literal["density", "sqrt"]
-Sensitive = Literal["masked", "dense"]
+Sensitive = Literal["masked", "dense", "shrink"]
+Trunk = Literal["keep", "prune"]
 Augment = Literal["none", "shift", "shift-flip"]
 
 
@@ -25,15 +26,22 @@ class MethodOptions(Struct, frozen=True, forbid_unknown_fields=True):
         criterion: what scores a weight at initialisation.
         average: the density that separates sensitive from resilient: the layers' mean, or the mean weighted by parameters.
         width: share of filters a resilient layer of density d keeps: ``density`` is d, ``sqrt`` is the root of d.
-        sensitive: what becomes of a sensitive layer: its unstructured mask is kept, or it stays dense.
+        sensitive: what becomes of a sensitive layer: its unstructured mask is kept, it stays dense, or it is shrunk like a
+            resilient one.
+        width_multiplier: share of every prunable width that the dense model keeps before anything is scored.
+        trunk: whether the embedding width of a transformer, which every block shares, may be narrowed.
         min_width: fewest channels that a group may keep; a group never collapses.
+        width_multiple: narrowed widths are rounded up to a multiple of this; 0 is what the board's profile says.
     """
 
     criterion: Criterion = "magnitude"
     average: Average = "mean"
-    width: Width = "density"
+    width: Width = "sqrt"
     sensitive: Sensitive = "masked"
+    width_multiplier: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
+    trunk: Trunk = "keep"
     min_width: Annotated[int, Meta(ge=1, le=4096)] = 4
+    width_multiple: Annotated[int, Meta(ge=0, le=256)] = 0
 
 
 class TrainingOptions(Struct, frozen=True, forbid_unknown_fields=True):

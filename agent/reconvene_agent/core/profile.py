@@ -34,11 +34,15 @@ class Match(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Compute(Struct, frozen=True, forbid_unknown_fields=True):
-    """Threads for inference and for training (0: as many as the board has cores), and ONNX Runtime's providers in order."""
+    """Threads for inference and for training (0: as many as the board has cores), and ONNX Runtime's providers in order.
+
+    Widths that are a multiple of ``width_multiple`` run faster on this hardware; 1 where that is not known.
+    """
 
     inference_threads: Annotated[int, Meta(ge=0, le=256)]
     training_threads: Annotated[int, Meta(ge=0, le=256)]
     providers: Annotated[tuple[str, ...], Meta(min_length=1)]
+    width_multiple: Annotated[int, Meta(ge=1, le=256)] = 1
 
 
 class Thermal(Struct, frozen=True, forbid_unknown_fields=True):

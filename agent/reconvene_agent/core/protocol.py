@@ -22,12 +22,27 @@ MAX_LINE = 1 << 20
 
 
 class Runtime(Struct, frozen=True):
-    """How to compute on this board: threads, and ONNX Runtime's execution providers in order of preference."""
+    """How to compute on this board: threads, and ONNX Runtime's execution providers in order of preference.
+
+    Narrowed widths are rounded up to a multiple of ``width_multiple``.
+    """
 
     inference_threads: int
     training_threads: int
     providers: tuple[str, ...]
     batch_cap: int
+    width_multiple: int = 1
+
+
+class Scoring(Struct, frozen=True):
+    """What a criterion may use: local data, for those that score by the loss, and so much memory in MiB.
+
+    ``validation`` is the share of the data that is held out, where they do not say it themselves.
+    """
+
+    data: str | None = None
+    validation: float = TrainingOptions().validation
+    memory_mb: float | None = None
 
 
 class PlanRequest(Struct, frozen=True, tag="plan"):
@@ -43,6 +58,7 @@ class PlanRequest(Struct, frozen=True, tag="plan"):
     sparsities: tuple[float, ...]
     batch: int
     sparsity: float | None = None
+    scoring: Scoring = Scoring()
 
 
 class PruneRequest(Struct, frozen=True, tag="prune"):
@@ -53,6 +69,7 @@ class PruneRequest(Struct, frozen=True, tag="prune"):
     method: MethodOptions
     runtime: Runtime
     out: str
+    scoring: Scoring = Scoring()
 
 
 class SpecializeRequest(Struct, frozen=True, tag="specialize"):
@@ -87,7 +104,7 @@ class ExportWeightsRequest(Struct, frozen=True, tag="bundle-weights"):
     """Write the initial weights that a seed stands for into a bundle's weights file."""
 
     architecture: str
-    input: tuple[int, int, int]
+    input: tuple[int, ...]
     classes: int
     seed: int
     path: str

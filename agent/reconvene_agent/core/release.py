@@ -42,7 +42,7 @@ class Release(Struct, frozen=True):
         params: stored parameters of the torch model; ``nonzero`` leaves masked zeros out.
         macs: multiply-accumulates of one inference.
         accuracy: on held-out local data, 0 to 1; None when the model was not trained.
-        mean, std: per input channel, of pixels scaled to 0..1; what an application must normalise with.
+        mean, std: per input channel or feature, of pixels scaled to 0..1; what an application must normalise with.
         onnx_sha256, onnx_bytes: the deployed file.
         created: UTC, RFC 3339.
     """

@@ -14,7 +14,7 @@ from reconvene_agent.core.config import Config
 from reconvene_agent.core.device import Device
 from reconvene_agent.core.messages import PlanArgs, SpecializeArgs
 from reconvene_agent.core.profile import Profile
-from reconvene_agent.core.protocol import PlanRequest, Runtime, SpecializeRequest
+from reconvene_agent.core.protocol import PlanRequest, Runtime, Scoring, SpecializeRequest
 
 
 def runtime(profile: Profile, device: Device) -> Runtime:
@@ -25,6 +25,7 @@ def runtime(profile: Profile, device: Device) -> Runtime:
         training_threads=min(compute.training_threads or device.cores, device.cores),
         providers=compute.providers,
         batch_cap=profile.batch_cap,
+        width_multiple=compute.width_multiple,
     )
 
 
@@ -53,21 +54,38 @@ class Board(msgspec.Struct, frozen=True):
         settings = {"sparsities": specialize.sparsities, "method": self.config.method, "training": self.config.training}
         return {**named, **msgspec.to_builtins(settings)}
 
-    def plan_request(self, bundle: Path, args: PlanArgs, asked_by: str, batch: int | None = None) -> PlanRequest:
-        """Return the request for a plan; ``asked_by`` names the source of the arguments, ``batch`` is that of training."""
+    def scoring(self, data: Path | None, budget: Budget) -> Scoring:
+        """Return what a criterion may use: as much memory as training may, and never more than is available."""
+        limit = budget.training_memory_mb
+        available = self.device.memory.available_mb
+        return Scoring(
+            data=None if data is None else str(data),
+            validation=self.config.training.validation,
+            memory_mb=min(limit.value, available) if limit else available,
+        )
+
+    def plan_request(
+        self, bundle: Path, args: PlanArgs, asked_by: str, batch: int | None = None, data: Path | None = None
+    ) -> PlanRequest:
+        """Return the request for a plan; ``asked_by`` names the source of the arguments, ``batch`` is that of training.
+
+        ``data`` serve the criteria that score by the loss on them.
+        """
+        budget = resolve_budget(self.profile, self.config, args.budget, asked_by, self.device)
         return PlanRequest(
             bundle=str(bundle),
-            budget=resolve_budget(self.profile, self.config, args.budget, asked_by, self.device),
+            budget=budget,
             runtime=runtime(self.profile, self.device),
             method=args.method,
             sparsities=args.sparsities,
             batch=min(batch or self.config.training.batch, self.profile.batch_cap),
             sparsity=None if args.sparsity is msgspec.UNSET else args.sparsity,
+            scoring=self.scoring(data, budget),
         )
 
     def specialize_request(
         self, bundle: Path, data: Path, work: Path, models: Path, args: SpecializeArgs, asked_by: str
     ) -> SpecializeRequest:
         """Return the request for a whole run: the plan, then training on ``data``, a release below ``models``."""
-        plan = self.plan_request(bundle, args, asked_by, args.training.batch)
+        plan = self.plan_request(bundle, args, asked_by, args.training.batch, data)
         return SpecializeRequest(plan=plan, training=args.training, data=str(data), work=str(work), models=str(models))

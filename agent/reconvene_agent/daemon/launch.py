@@ -59,12 +59,12 @@ def request_for(command: Command, config: Config, profile: Profile) -> tuple[Req
     if not os.access(folder, os.R_OK):
         raise BundleError(f"there is no readable bundle {args.bundle!r} in {config.bundles_dir}")
     bundle.read(folder)
+    data = None if args.data is msgspec.UNSET else inside(config.data_dir, args.data, config.specialize.data)
     if not isinstance(args, SpecializeArgs):
-        plan = board.plan_request(folder, args, "command")
+        plan = board.plan_request(folder, args, "command", data=data)
         return plan, plan.runtime.training_threads
-    if args.data is msgspec.UNSET:
+    if data is None:
         raise UsageError("name the data in the command, or those for all in the configuration ([specialize] data)")
-    data = inside(config.data_dir, args.data, config.specialize.data)
     if not os.access(data, os.R_OK):
         raise AgentError(f"there are no readable data {args.data!r} in {config.data_dir}", ErrorCode.NO_DATA)
     work = work_folder(config, command.key)

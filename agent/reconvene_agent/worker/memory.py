@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
@@ -29,6 +31,29 @@ def settled_mb() -> float:
     if trim is not None:
         trim(0)
     return resident_mb()
+
+
+# Of glibc's mallopt(3).
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_SPARING, _USUAL = 1 << 18, 1 << 25
+
+
+@contextmanager
+def sparing() -> Iterator[None]:
+    """Let every larger block go back to the system as soon as it is freed, instead of being kept for the next one.
+
+    Slower where blocks come and go as quickly as in training, so afterwards glibc keeps them as it usually comes to do.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's own; other C libraries return memory by themselves
+    if mallopt is None:
+        yield
+        return
+    mallopt(_M_MMAP_THRESHOLD, _SPARING)
+    try:
+        yield
+    finally:
+        mallopt(_M_MMAP_THRESHOLD, _USUAL)
+        mallopt(_M_TRIM_THRESHOLD, 2 * _USUAL)
 
 
 def peak_mb() -> float:

@@ -30,7 +30,7 @@ from reconvene_agent.worker.deploy.export import Exporter
 from reconvene_agent.worker.deploy.session import measure, open_session
 from reconvene_agent.worker.models.opened import OpenBundle, open_bundle
 from reconvene_agent.worker.priority import Priority
-from reconvene_agent.worker.reconvene.method import PrunedModel, Reconvene
+from reconvene_agent.worker.reconvene.method import PrunedModel
 from reconvene_agent.worker.training.checkpoint import Checkpoint
 from reconvene_agent.worker.training.loop import Epoch, Interrupted, Trainer, accuracy
 
@@ -82,7 +82,7 @@ class _Run:
         self._channel = channel
         self._work = work
         self._exporter = Exporter(bundle.spec.input)
-        self._reconvene = Reconvene(bundle, request.plan.method)
+        self._reconvene = tasks.reconvene(request.plan, bundle, Step.PLAN, channel, data)
         self._fingerprint = self._identify()
         self._before_model_mb = 0.0
         self._priority = Priority()
@@ -105,7 +105,7 @@ class _Run:
             AgentError: INFEASIBLE when nothing fits the budget; its result holds the plan.
         """
         remembered: Plan | None = self._remembered("plan.json", Plan)
-        plan = remembered or tasks.find_plan(self._request.plan, self._bundle, self._exporter, self._channel)
+        plan = remembered or tasks.find_plan(self._request.plan, self._reconvene, self._exporter, self._channel)
         if plan.chosen is None:
             assert plan.nearest_miss is not None
             raise AgentError(infeasible(plan.nearest_miss), ErrorCode.INFEASIBLE, {"plan": msgspec.to_builtins(plan)})
@@ -192,7 +192,7 @@ class _Run:
         try:
             onnx = release.prepare(self._exporter.to_onnx(pruned.module), facts, aside)
             session = self._priority.normally(lambda: open_session(onnx, plan.runtime))
-            images = self._data.normalized(self._data.validation.images[:PARITY_IMAGES])
+            images = self._data.normalized(self._data.validation.inputs[:PARITY_IMAGES])
             difference = parity.check(pruned.module, session, images)
             channel.progress(Step.EXPORT, 0.7, "measuring the deployed file")
             (latency,) = self._priority.normally(lambda: measure([session], FINAL_MEASURE_SECONDS))

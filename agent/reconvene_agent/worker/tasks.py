@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from reconvene_agent.core.protocol import BenchRequest, ExportWeightsRequest, Pl
 from reconvene_agent.core.release import Latency
 from reconvene_agent.worker import memory
 from reconvene_agent.worker.channel import Channel
+from reconvene_agent.worker.data.dataset import Dataset
+from reconvene_agent.worker.data.load import load
 from reconvene_agent.worker.deploy import deployed
 from reconvene_agent.worker.deploy.export import Exporter
 from reconvene_agent.worker.deploy.session import measure, open_session
@@ -27,12 +30,39 @@ from reconvene_agent.worker.models.costs import Costs
 from reconvene_agent.worker.models.opened import OpenBundle, open_bundle
 from reconvene_agent.worker.planning.search import Planner
 from reconvene_agent.worker.reconvene import stored
+from reconvene_agent.worker.reconvene.criteria import NEED_DATA
 from reconvene_agent.worker.reconvene.method import Design, Reconvene, narrow
 
 
-def find_plan(request: PlanRequest, bundle: OpenBundle, exporter: Exporter, channel: Channel) -> Plan:
+def reconvene(
+    request: PlanRequest | PruneRequest, bundle: OpenBundle, step: Step, channel: Channel, data: Dataset | None = None
+) -> Reconvene:
+    """Return the method for a request; ``data`` are read where the criterion needs them and they are not there yet.
+
+    What takes long is told to ``channel`` as part of ``step``.
+
+    Raises:
+        AgentError: the data cannot be used.
+    """
+    scoring = request.scoring
+    if data is None and scoring.data is not None and request.method.criterion in NEED_DATA:
+        labels = bundle.manifest.labels
+        data = load(
+            Path(scoring.data), bundle.spec, labels, scoring.validation, lambda _, note: channel.progress(step, 0.0, note)
+        )
+    return Reconvene(
+        bundle,
+        request.method,
+        request.runtime.width_multiple,
+        sample=None if data is None else partial(data.sample, seed=bundle.manifest.seed),
+        memory_mb=scoring.memory_mb,
+        report=lambda share: channel.progress(step, 0.0, f"scoring weights, {share:.0%}"),
+    )
+
+
+def find_plan(request: PlanRequest, method: Reconvene, exporter: Exporter, channel: Channel) -> Plan:
     """Return the plan, an imposed sparsity's or the search's. It may have no choice: that is the caller's to refuse."""
-    planner = Planner(Reconvene(bundle, request.method), exporter, request.runtime, request.batch)
+    planner = Planner(method, exporter, request.runtime, request.batch)
 
     def report(fraction: float, note: str) -> None:
         channel.progress(Step.PLAN, fraction, note)
@@ -51,7 +81,7 @@ def plan(request: PlanRequest, channel: Channel) -> dict[str, Any]:
     torch.set_num_threads(request.runtime.training_threads)
     started = time.perf_counter()
     bundle = open_bundle(Path(request.bundle))
-    found = find_plan(request, bundle, Exporter(bundle.spec.input), channel)
+    found = find_plan(request, reconvene(request, bundle, Step.PLAN, channel), Exporter(bundle.spec.input), channel)
     document: dict[str, Any] = {**msgspec.to_builtins(found), "seconds": round(time.perf_counter() - started, 3)}
     if found.chosen is None:
         assert found.nearest_miss is not None
@@ -79,11 +109,11 @@ def prune(request: PruneRequest, channel: Channel) -> dict[str, Any]:
         channel.progress(Step.PRUNE, fraction, stage)
 
     bundle = open_bundle(Path(request.bundle))
-    reconvene = Reconvene(bundle, request.method)
+    method = reconvene(request, bundle, Step.PRUNE, channel)
     mark("open", 0.1)
-    (design,) = reconvene.design([request.sparsity])
+    (design,) = method.design([request.sparsity])
     mark("design", 0.6)
-    pruned = reconvene.build(design)
+    pruned = method.build(design)
     mark("build", 0.9)
     stored.write(Path(request.out), pruned, bundle.digest)
     mark("write", 1.0)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
 from reconvene_agent.core import bundle as bundles
 from support.commandline import Cli, Ended, command
@@ -59,13 +61,18 @@ def test_labels_come_from_a_file(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (("--input", "8x8"), "--input must look like 3x32x32 (channels, height, width), not '8x8'"),
+        (
+            ("--input", "1x2x3x4"),
+            "--input must look like 3x32x32 (channels, height, width), 6x128 (channels, length) or 24 (features), not '1x2x3x4'",
+        ),
+        (("--input", ""), "--input must look like"),
         (("--input", "1x8x-8"), "--input must look like"),
         (("--input", "1x8x0"), "these arguments make no bundle: Expected `int` >= 1"),
         (("--classes", 1), "these arguments make no bundle: Expected `int` >= 2"),
         (("--classes", "ten"), "argument --classes: invalid int value: 'ten'"),
         (("--seed", -1), "these arguments make no bundle: Expected `int` >= 0"),
-        (("--model", "lenet"), "argument --model: invalid choice: 'lenet'"),
+        (("--input", "1x8x99999"), "these arguments make no bundle: Expected `int` <= 65536"),
+        (("--model", "lenet"), "--model 'lenet' is neither built in nor installed here; there are: vgg11, vgg16, "),
         (("--labels", "/nowhere"), "the labels in /nowhere cannot be read: "),
     ],
     ids=str,
@@ -74,6 +81,33 @@ def test_arguments_that_make_no_bundle(change: tuple[object, ...], complaint: st
     ended = cli("bundle", "create", tmp_path / "b", *SHAPE, *change)
     assert (ended.code, ended.out) == (2, "")
     assert ended.complaint.startswith(complaint)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "expected"),
+    [
+        ("mlp", "24", [24]),
+        ("convnet1d", "6×128", [6, 128]),
+        ("convnet1d", "1x65536", [1, 65536]),
+        ("resnet50", "3X64X48", [3, 64, 48]),
+    ],
+)
+def test_inputs_of_every_kind(model: str, size: str, expected: list[int], cli: Cli, tmp_path: Path) -> None:
+    document = cli("bundle", "create", tmp_path / "b", *SHAPE, "--model", model, "--input", size, "--json").document
+    assert document["model"] == {"architecture": model, "input": expected, "classes": 10}
+
+
+@pytest.mark.parametrize("weights", [(), ("--weights",)])
+@pytest.mark.parametrize(
+    ("model", "size", "takes"),
+    [("resnet20", "24", "(channels, height, width)"), ("mlp", "3x8x8", "(features,)"), ("convnet1d", "24", "(channels, length)")],
+)
+def test_an_input_of_another_kind(weights: tuple[str, ...], model: str, size: str, takes: str, cli: Cli, tmp_path: Path) -> None:
+    ended = cli("bundle", "create", tmp_path / "b", *SHAPE, "--model", model, "--input", size, *weights, "--json")
+    assert ended.code == 4
+    ended.error("BAD_BUNDLE")
+    assert ended.complaint.startswith(f"{model} takes {takes}, ")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -107,6 +141,61 @@ def test_a_full_disk_leaves_no_part_of_a_bundle(with_weights: bool, tmp_path: Pa
         assert sorted(disk.iterdir()) == before
     assert ended.code == 7
     ended.error("NO_DISK")
+
+
+# --- models of others -------------------------------------------------------------------------------------------------------
+
+THEIRS = """
+from torch import nn
+
+def build(spec):
+    return nn.Sequential(nn.Linear(*spec.input, 7), nn.ReLU(), nn.Linear(7, spec.classes))
+"""
+
+
+def installed(folder: Path, body: str = THEIRS) -> dict[str, str]:
+    """Install a package as pip leaves it; return the environment in which it is found."""
+    info = folder / "their_models-1.2.dist-info"
+    info.mkdir(parents=True)
+    (folder / "their_models.py").write_text(body)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-models\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text("[reconvene_agent.models]\nmy_net = their_models:build\n")
+    inherited = [path] if (path := os.environ.get("PYTHONPATH")) else []
+    return {"PYTHONPATH": os.pathsep.join([str(folder), *inherited])}
+
+
+def test_a_worker_builds_an_installed_model(tmp_path: Path) -> None:
+    environment = installed(tmp_path / "site")
+    shape = ("--model", "my_net", "--input", "5", "--classes", 3, "--seed", 7)
+    ended = command("bundle", "create", tmp_path / "b", *shape, "--weights", "--json", **environment)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.document["model"] == {"architecture": "my_net", "input": [5], "classes": 3}
+    with safe_open(tmp_path / "b/weights.safetensors", framework="np") as file:
+        assert {name: file.get_tensor(name).shape for name in file.keys()} == {  # noqa: SIM118 - not a mapping
+            "0.weight": (7, 5),
+            "0.bias": (7,),
+            "2.weight": (3, 7),
+            "2.bias": (3,),
+        }
+
+
+def test_an_installed_model_is_not_imported_for_its_name(tmp_path: Path) -> None:
+    environment = installed(tmp_path / "site", "raise SystemExit('imported')")
+    shape = ("--model", "my_net", "--input", "5", "--classes", 3, "--seed", 7)
+    assert command("bundle", "create", tmp_path / "b", *shape, **environment).code == 0
+    ended = command("bundle", "create", tmp_path / "c", *shape, "--model", "my_nest", **environment)
+    assert ended.code == 2
+    assert ended.complaint.endswith(", mlp, my_net")
+
+
+def test_an_installed_model_that_does_not_work_is_named(tmp_path: Path) -> None:
+    environment = installed(tmp_path / "site", "import not_there")
+    shape = ("--model", "my_net", "--input", "5", "--classes", 3, "--seed", 7)
+    ended = command("bundle", "create", tmp_path / "b", *shape, "--weights", "--json", **environment)
+    assert ended.code == 4
+    ended.error("BAD_BUNDLE")
+    theirs = "the installed model 'my_net' (their_models:build of their-models 1.2) cannot be imported: "
+    assert ended.complaint == theirs + "ModuleNotFoundError: No module named 'not_there'"
 
 
 # --- verify ------------------------------------------------------------------------------------------------------------------

@@ -30,13 +30,13 @@ def test_the_document_of_a_plan(planned: Ended) -> None:
     assert document["nearest_miss"] is None
     assert document["seconds"] > 0
     assert all(set(limit) == {"value", "source"} for limit in document["budget"].values())
-    assert document["budget"]["model_mb"] == {"value": 0.2, "source": "command line"}
+    assert document["budget"]["model_mb"] == {"value": 0.25, "source": "command line"}
 
 
 def test_what_cannot_change_the_choice_is_not_measured(planned: Ended) -> None:
     large, small = planned.document["candidates"]
     assert (large["sparsity"], large["latency_ms"], large["feasible"]) == (0.5, None, False)
-    assert large["why"].startswith("model_mb 0.33")
+    assert large["why"].startswith("model_mb 0.62")
     assert (small["sparsity"], small["feasible"]) == (0.9, True)
     assert set(small["latency_ms"]) == {"p50", "p95", "runs"}
     assert 0 < small["latency_ms"]["p50"] <= small["latency_ms"]["p95"]
@@ -69,7 +69,7 @@ def rows(told: Ended) -> list[list[str]]:
 def test_a_plan_is_told_to_people_as_a_table(planned: Ended, answering: Answering, cli: Cli, bundle: Path) -> None:
     told = cli("plan", bundle, "--config", answering(planned.document))
     assert (told.code, told.err) == (0, "")
-    assert "limit model_mb 0.2 (command line)\n" in told.out
+    assert "limit model_mb 0.25 (command line)\n" in told.out
     large, small = rows(told)
     assert (large[0], large[6:8]) == ("0.5", ["·", "·"])
     assert " ".join(large[8:]) == planned.document["candidates"][0]["why"]
@@ -100,6 +100,9 @@ def test_an_unmeasured_candidate_says_so(planned: Ended, answering: Answering, c
         (("--sparsity", 1), "sparsity"),
         (("--sparsities", -0.5), "sparsities[0]"),
         (("--min-width", 0), "method.min_width"),
+        (("--width-multiplier", 0), "method.width_multiplier"),
+        (("--width-multiplier", 1.5), "method.width_multiplier"),
+        (("--width-multiple", 300), "method.width_multiple"),
     ],
     ids=str,
 )

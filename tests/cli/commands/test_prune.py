@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.commandline import Cli, Ended, command
+from support.commandline import Cli, Ended, command, configured
 from support.disks import tiny_disk
 
 LAYER = ("name", "weights", "kept", "density", "verdict", "width_before", "width_after", "frozen")
@@ -74,6 +75,40 @@ def test_a_sparsity_that_is_none(sparsity: float, cli: Cli, bundle: Path, tmp_pa
     ended.error("SCHEMA")
     assert "sparsity" in ended.complaint
     assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_criterion_is_told_with_the_known_ones(cli: Cli, bundle: Path, tmp_path: Path) -> None:
+    ended = cli("prune", bundle, "--sparsity", 0.9, "--criterion", "fisher", "--out", tmp_path / "out")
+    assert ended.code == 2
+    assert "argument --criterion: invalid choice: 'fisher'" in ended.err
+    assert all(name in ended.err for name in ("magnitude", "random", "uniform", "erk", "synflow", "snip", "grasp"))
+
+
+@pytest.mark.parametrize("criterion", ["snip", "grasp"])
+def test_a_criterion_without_its_data_names_the_option(criterion: str, bundle: Path, tmp_path: Path) -> None:
+    ended = command("prune", bundle, "--sparsity", 0.9, "--criterion", criterion, "--out", tmp_path / "out", "--json")
+    assert ended.code == 2
+    ended.error("SCHEMA")
+    assert ended.complaint.startswith(f"the criterion {criterion} scores by the loss on local data: name some with --data")
+    assert not (tmp_path / "out").exists()
+
+
+def test_local_data_may_lie_beside_the_caller(bundle: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(data.parent)
+    words = ("--criterion", "snip", "--data", data.name, "--out", tmp_path / "out", "--threads", 1, "--json")
+    ended = command("prune", bundle, "--sparsity", 0.9, *words)
+    assert ended.code == 0, ended.err
+    layers = ended.document["layers"]
+    assert sum(layer["kept"] for layer in layers) == round(0.1 * sum(layer["weights"] for layer in layers))
+
+
+def test_a_criterion_that_does_not_fit_is_told_with_the_figures(bundle: Path, data: Path, tmp_path: Path) -> None:
+    config = configured(tmp_path, budget={"training_memory_mb": 2.0})
+    words = ("--criterion", "grasp", "--data", data, "--out", tmp_path / "out", "--config", config, "--json")
+    ended = command("prune", bundle, "--sparsity", 0.9, *words)
+    assert ended.code == 7
+    ended.error("NO_MEMORY")
+    assert re.search(r"about \d+ MiB, and 2 MiB are allowed", ended.complaint)
 
 
 def test_a_bundle_that_is_none(cli: Cli, tmp_path: Path) -> None:

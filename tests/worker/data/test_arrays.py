@@ -34,7 +34,7 @@ def loaded(folder: Path, spec: ModelSpec, **content: object) -> Dataset:
 
 def together(data: Dataset) -> dict[bytes, int]:
     """Return the class of every image, whichever side it is on."""
-    both = [(part.images, part.classes) for part in (data.train, data.validation)]
+    both = [(part.inputs, part.classes) for part in (data.train, data.validation)]
     return {image.tobytes(): int(number) for images, classes in both for image, number in zip(images, classes, strict=True)}
 
 
@@ -53,7 +53,7 @@ def test_every_layout_becomes_channels_first(
 ) -> None:
     x = pixels(COUNT, *shape)
     data = loaded(tmp_path, spec, x=x, y=CLASSES)
-    assert data.train.images.shape[1:] == spec.input
+    assert data.train.inputs.shape[1:] == spec.input
     assert together(data) == {image.tobytes(): number for image, number in zip(turn(x), CLASSES.tolist(), strict=True)}
     assert data.labels == ("a", "b", "c")
     assert 0 < len(data.validation) < len(data.train)
@@ -75,8 +75,8 @@ def test_classes_may_be_any_whole_numbers(tmp_path: Path, kind: type) -> None:
 def test_a_held_out_part_that_is_given_is_taken_as_it_is(tmp_path: Path) -> None:
     x = pixels(COUNT, 4, 6)
     data = loaded(tmp_path, GREY, x=x[:50], y=CLASSES[:50], x_val=x[50:], y_val=CLASSES[50:])
-    assert np.array_equal(data.train.images[:, 0], x[:50])
-    assert np.array_equal(data.validation.images[:, 0], x[50:])
+    assert np.array_equal(data.train.inputs[:, 0], x[:50])
+    assert np.array_equal(data.validation.inputs[:, 0], x[50:])
     assert np.array_equal(data.validation.classes, CLASSES[50:])
 
 
@@ -85,7 +85,7 @@ def test_the_split_does_not_depend_on_the_order(tmp_path: Path) -> None:
     order = np.random.default_rng(1).permutation(COUNT)
     one = loaded(tmp_path, GREY, x=x, y=CLASSES)
     other = loaded(tmp_path, GREY, x=x[order], y=CLASSES[order])
-    assert {image.tobytes() for image in one.validation.images} == {image.tobytes() for image in other.validation.images}
+    assert {image.tobytes() for image in one.validation.inputs} == {image.tobytes() for image in other.validation.inputs}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,11 @@ def test_the_split_does_not_depend_on_the_order(tmp_path: Path) -> None:
         ({"x": pixels(COUNT, 4, 6), "y": CLASSES[:-1]}, "one whole number for each image"),
         ({"x": pixels(COUNT, 4, 6), "y": CLASSES[:, np.newaxis]}, "one whole number for each image"),
         ({"x": pixels(COUNT, 4, 6), "y": CLASSES.astype(float)}, "one whole number for each image"),
-        ({"x": np.uint8(3), "y": np.int64(1)}, "one whole number for each image"),
+        ({"x": np.uint8(3), "y": np.int64(1)}, "one whole number for each image of x"),
+        (
+            {"x": pixels(COUNT, 4, 6), "y": CLASSES, "x_val": pixels(5, 4, 6), "y_val": CLASSES[:4]},
+            "one whole number for each image of x_val",
+        ),
         ({"x": pixels(COUNT, 4, 6), "y": CLASSES + 1}, "between 0 and 2"),
         ({"x": pixels(COUNT, 4, 6), "y": CLASSES - 1}, "between 0 and 2"),
         ({"x": pixels(COUNT, 4, 6), "y": np.full(COUNT, 2**63 + 1, dtype=np.uint64)}, "between 0 and 2"),
@@ -117,6 +121,103 @@ def test_arrays_that_do_not_fit_are_bad_data(tmp_path: Path, content: dict[str, 
     assert caught.value.code is ErrorCode.BAD_DATA
     assert str(tmp_path / "data.npz") in caught.value.message
     assert len(caught.value.message.splitlines()) == 1
+
+
+WINDOWS = ModelSpec("convnet1d", (2, 8), 3)
+ONE_CHANNEL = ModelSpec("convnet1d", (1, 8), 3)
+SQUARE = ModelSpec("convnet1d", (8, 8), 3)
+FEATURES = ModelSpec("mlp", (5,), 3)
+
+
+def numbers(*shape: int) -> NDArray[np.float32]:
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("spec", "shape", "turn"),
+    [
+        (WINDOWS, (2, 8), lambda x: x),
+        (WINDOWS, (8, 2), lambda x: x.transpose(0, 2, 1)),
+        (ONE_CHANNEL, (8,), lambda x: x[:, np.newaxis]),
+        (ONE_CHANNEL, (8, 1), lambda x: x.transpose(0, 2, 1)),
+        (SQUARE, (8, 8), lambda x: x),
+        (FEATURES, (5,), lambda x: x),
+    ],
+)
+def test_windows_become_channels_first_and_features_stay(
+    tmp_path: Path, spec: ModelSpec, shape: tuple[int, ...], turn: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+) -> None:
+    x = numbers(COUNT, *shape)
+    data = loaded(tmp_path, spec, x=x, y=CLASSES)
+    assert data.train.inputs.shape[1:] == spec.input
+    assert data.train.inputs.dtype == data.validation.inputs.dtype == np.float32
+    assert together(data) == {each.tobytes(): number for each, number in zip(turn(x), CLASSES.tolist(), strict=True)}
+    assert 0 < len(data.validation) < len(data.train)
+    assert len(data.mean) == len(data.std) == spec.input[0]
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int64, np.float16, np.float64])
+def test_windows_may_be_numbers_of_any_size(tmp_path: Path, kind: type) -> None:
+    x = np.random.default_rng(0).integers(0, 100, (COUNT, 2, 8)).astype(kind)
+    data = loaded(tmp_path, WINDOWS, x=x, y=CLASSES)
+    assert data.train.inputs.dtype == np.float32
+    assert together(data).keys() == {each.tobytes() for each in x.astype(np.float32)}
+    assert data.mean[0] == pytest.approx(50, abs=10)
+
+
+def test_a_held_out_part_of_windows_is_taken_as_it_is(tmp_path: Path) -> None:
+    x = numbers(COUNT, 8, 2)
+    data = loaded(tmp_path, WINDOWS, x=x[:50], y=CLASSES[:50], x_val=x[50:], y_val=CLASSES[50:])
+    assert np.array_equal(data.train.inputs, x[:50].transpose(0, 2, 1))
+    assert np.array_equal(data.validation.inputs, x[50:].transpose(0, 2, 1))
+
+
+def test_the_split_of_windows_does_not_depend_on_the_order_or_the_layout(tmp_path: Path) -> None:
+    x = numbers(COUNT, 2, 8)
+    one = loaded(tmp_path, WINDOWS, x=x, y=CLASSES)
+    other = loaded(tmp_path, WINDOWS, x=x[::-1].transpose(0, 2, 1).astype(np.float64), y=CLASSES)
+    assert {each.tobytes() for each in one.validation.inputs} == {each.tobytes() for each in other.validation.inputs}
+
+
+def spoiled(value: float, *rows: int) -> NDArray[np.float64]:
+    x = numbers(COUNT, 2, 8).astype(np.float64)
+    for row in rows:
+        x[row, 1, row % 3 : row % 3 + 2] = value
+    return x
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"x": spoiled(np.nan, 1, 7, 7, 9), "y": CLASSES}, "3 of the 60 rows of x hold values that are not finite"),
+        ({"x": spoiled(-np.inf, 59), "y": CLASSES}, "1 of the 60 rows of x hold"),
+        ({"x": spoiled(1e39, 0, 1), "y": CLASSES}, "2 of the 60 rows of x hold"),
+        (
+            {"x": spoiled(0.0), "y": CLASSES, "x_val": spoiled(np.nan, 4), "y_val": CLASSES},
+            "1 of the 60 rows of x_val hold",
+        ),
+        ({"x": numbers(COUNT, 3, 8), "y": CLASSES}, "windows of 3×8 do not fit the bundle's input of 2×8"),
+        ({"x": numbers(COUNT, 16), "y": CLASSES}, "windows of 16 do not fit"),
+        ({"x": numbers(COUNT, 2, 8, 1), "y": CLASSES}, "windows of 2×8×1 do not fit"),
+        ({"x": numbers(COUNT), "y": CLASSES}, "windows of a single number do not fit"),
+        ({"x": numbers(COUNT, 2, 8) > 0, "y": CLASSES}, "must hold integers or floats, not bool"),
+        ({"x": numbers(COUNT, 2, 8).astype(complex), "y": CLASSES}, "must hold integers or floats, not complex128"),
+        ({"x": numbers(COUNT, 2, 8).astype(str), "y": CLASSES}, "must hold integers or floats, not <U"),
+        ({"x": numbers(COUNT, 2, 8), "y": CLASSES[:-1]}, "one whole number for each window of x"),
+    ],
+)
+def test_windows_that_do_not_fit_are_bad_data(tmp_path: Path, content: dict[str, object], said: str) -> None:
+    with pytest.raises(AgentError, match=said) as caught:
+        loaded(tmp_path, WINDOWS, **content)
+    assert caught.value.code is ErrorCode.BAD_DATA
+    assert str(tmp_path / "data.npz") in caught.value.message
+    assert len(caught.value.message.splitlines()) == 1
+
+
+def test_an_archive_without_windows_is_no_data(tmp_path: Path) -> None:
+    with pytest.raises(AgentError, match="0 training windows") as caught:
+        loaded(tmp_path, WINDOWS, x=np.empty((0, 2, 8)), y=np.empty(0, int))
+    assert caught.value.code is ErrorCode.NO_DATA
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])

@@ -28,13 +28,13 @@ def load(folder: Path, labels: tuple[str, ...] = (), spec: ModelSpec = SPEC, val
 
 
 def sides(data: Dataset) -> tuple[set[bytes], set[bytes]]:
-    train, held = ({image.tobytes() for image in part.images} for part in (data.train, data.validation))
+    train, held = ({image.tobytes() for image in part.inputs} for part in (data.train, data.validation))
     return train, held
 
 
 def classes(data: Dataset) -> dict[bytes, int]:
     parts = (data.train, data.validation)
-    return {image.tobytes(): int(c) for part in parts for image, c in zip(part.images, part.classes, strict=True)}
+    return {image.tobytes(): int(c) for part in parts for image, c in zip(part.inputs, part.classes, strict=True)}
 
 
 def pixels(paths: Iterable[Path]) -> set[bytes]:
@@ -229,6 +229,18 @@ def test_a_folder_that_may_not_be_read_is_no_data(animals: Path, monkeypatch: py
 def test_a_model_of_two_channels_cannot_be_fed_with_image_files(animals: Path) -> None:
     with pytest.raises(AgentError, match=r"cannot fill 2 channels: bring the data as \.npz") as caught:
         load(animals, spec=ModelSpec("vgg11", (2, 8, 8), 2))
+    assert caught.value.code is ErrorCode.BAD_DATA
+
+
+@pytest.mark.parametrize(
+    ("architecture", "shape", "said"), [("convnet1d", (6, 128), "windows of 6×128"), ("mlp", (24,), "rows of 24")]
+)
+def test_a_model_that_takes_no_images_is_not_fed_with_image_files(
+    animals: Path, architecture: str, shape: tuple[int, ...], said: str
+) -> None:
+    with pytest.raises(AgentError) as caught:
+        load(animals, spec=ModelSpec(architecture, shape, 2))
+    assert caught.value.message == f"{architecture} takes {said}, not images: bring the data as .npz"
     assert caught.value.code is ErrorCode.BAD_DATA
 
 

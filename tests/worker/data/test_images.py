@@ -153,10 +153,3 @@ def test_a_file_that_cannot_be_opened_is_broken(tmp_path: Path) -> None:
         images.read(tmp_path / "none.png", (3, 8, 8))
     with pytest.raises(BrokenImageError, match="Is a directory"):
         images.read(tmp_path, (3, 8, 8))
-
-
-def test_normalising_scales_takes_off_the_mean_and_divides() -> None:
-    pixels = np.array([0, 255, 51, 102], dtype=np.uint8).reshape(1, 2, 1, 2)
-    found = images.normalize(pixels, (0.5, 0.2), (0.25, 2.0))
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found.ravel(), [-2.0, 2.0, 0.0, 0.1], atol=1e-6)

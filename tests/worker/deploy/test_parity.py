@@ -69,3 +69,22 @@ def test_answers_of_another_shape_are_a_mismatch() -> None:
     with pytest.raises(AgentError) as caught:
         parity.check(model, Session(logits[:, :2]), IMAGES)
     assert caught.value.code is ErrorCode.EXPORT_MISMATCH
+
+
+class Failing(Session):
+    def run(self, _outputs: None, _feed: dict[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        raise RuntimeError("Reshape node failed")
+
+
+def test_a_file_that_cannot_be_run_is_a_mismatch() -> None:
+    model, logits = model_and_logits()
+    with pytest.raises(AgentError, match="ONNX Runtime cannot run it: Reshape node failed") as caught:
+        parity.check(model, Failing(logits), IMAGES)
+    assert caught.value.code is ErrorCode.EXPORT_MISMATCH
+
+
+def test_answers_that_torch_gave_before_are_compared_the_same_way() -> None:
+    _, logits = model_and_logits()
+    assert parity.compare(logits, Session(logits + np.float32(1e-4)), IMAGES) == pytest.approx(1e-4, rel=0.01)
+    with pytest.raises(AgentError, match="a logit differs by"):
+        parity.compare(logits, Session(logits + 1), IMAGES)

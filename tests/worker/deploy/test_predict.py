@@ -21,6 +21,7 @@ from support.runs import Ear
 
 COLORS = ("red", "green", "blue")
 SIDE = 4
+CAMERA = ModelSpec("vgg11", (3, SIDE, SIDE), 3)
 
 
 def colorimeter() -> ModelProto:
@@ -33,10 +34,15 @@ def colorimeter() -> ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
-def deploy(models: Path, labels: tuple[str, ...] = COLORS, mean: tuple[float, ...] = (0.0, 0.0, 0.0)) -> Path:
+def deploy(
+    models: Path,
+    labels: tuple[str, ...] = COLORS,
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0),
+    spec: ModelSpec = CAMERA,
+) -> Path:
     facts = Facts(
         bundle="b" * 64,
-        spec=ModelSpec("vgg11", (3, SIDE, SIDE), 3),
+        spec=spec,
         labels=labels,
         sparsity=0.5,
         method=MethodOptions(),
@@ -99,3 +105,17 @@ def test_a_file_that_was_altered_is_not_used(tmp_path: Path) -> None:
     onnx.write_bytes(onnx.read_bytes().replace(b"colorimeter", b"calorimeter"))
     with pytest.raises(UsageError, match="not the file that was deployed"):
         predict(PredictRequest((painted(tmp_path, "red"),), str(folder), RUNTIME, 1), Ear())
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (ModelSpec("convnet1d", (6, 128), 3), "takes windows of 6×128, not image files: .* its input is 'window'"),
+        (ModelSpec("mlp", (24,), 3), "takes rows of 24, not image files: .* its input is 'features'"),
+    ],
+)
+def test_a_model_that_takes_no_images_is_not_asked_about_any(tmp_path: Path, spec: ModelSpec, said: str) -> None:
+    folder = deploy(tmp_path / "models", spec=spec)
+    with pytest.raises(UsageError, match=said) as caught:
+        predict(PredictRequest((painted(tmp_path, "red"),), str(folder), RUNTIME, 1), Ear())
+    assert caught.value.message.startswith(str(folder / "model.onnx"))

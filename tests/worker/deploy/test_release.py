@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper
 
 from reconvene_agent.core import release as releases
+from reconvene_agent.core.bundle import ModelSpec
 from reconvene_agent.core.errors import AgentError, ErrorCode, UsageError
 from reconvene_agent.core.options import MethodOptions
 from reconvene_agent.core.release import Latency
@@ -57,9 +59,29 @@ def test_the_file_carries_all_that_an_application_needs(tmp_path: Path) -> None:
     path = release.prepare(model(), facts(), tmp_path / "aside")
     carried = open_session(path, RUNTIME).get_modelmeta().custom_metadata_map
     assert json.loads(carried["labels"]) == ["a", "b", "c", "ç", '"e"']
-    assert carried["input_size"] == "3x8x8"
+    assert (carried["input_size"], carried["pixel_range"]) == ("3x8x8", "0..1 before mean and std")
     assert (json.loads(carried["mean"]), json.loads(carried["std"])) == ([0.1, 0.2, 0.3], [1.0, 0.001, 0.25])
     assert (carried["architecture"], carried["sparsity"], carried["bundle"]) == ("resnet20", "0.9", "b" * 64)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "shape", "size"), [("convnet1d", (6, 128), "6x128"), ("mlp", (24,), "24"), ("mlp", (1,), "1")]
+)
+def test_a_model_of_signals_says_nothing_of_pixels(architecture: str, shape: tuple[int, ...], size: str) -> None:
+    mean = tuple(1e-6 * number for number in range(shape[0]))
+    found = release.notes(replace(facts(), spec=ModelSpec(architecture, shape, 5), mean=mean, std=mean))
+    assert found["input_size"] == size
+    assert tuple(json.loads(found["mean"])) == tuple(json.loads(found["std"])) == mean
+    assert "pixel_range" not in found
+
+
+def test_a_release_of_many_features_is_read_back_as_it_was(tmp_path: Path) -> None:
+    many = tuple(float(f"{number / 7:.9g}") for number in range(4096))
+    told = replace(facts(), spec=ModelSpec("mlp", (4096,), 5), mean=many, std=many)
+    onnx_file = release.prepare(model(), told, tmp_path / ".aside.tmp")
+    assert json.loads(open_session(onnx_file, RUNTIME).get_modelmeta().custom_metadata_map["mean"]) == list(many)
+    found, _ = release.promote(tmp_path / ".aside.tmp", tmp_path, told, LATENCY)
+    assert (found.mean, found.std, found.model) == (many, many, told.spec)
 
 
 def test_preparing_begins_with_an_empty_folder(tmp_path: Path) -> None:

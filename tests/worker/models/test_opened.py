@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -10,8 +12,9 @@ from torch import Tensor
 
 from reconvene_agent.core import bundle
 from reconvene_agent.core.errors import BundleError, ErrorCode
-from reconvene_agent.core.options import MethodOptions
+from reconvene_agent.core.options import Criterion, MethodOptions
 from reconvene_agent.worker.models.opened import open_bundle
+from reconvene_agent.worker.reconvene.criteria import NEED_DATA
 from reconvene_agent.worker.reconvene.method import PrunedModel, Reconvene
 from support.models import TINY_RESNET, pruned, reshipped, shipped
 
@@ -25,14 +28,18 @@ def small(folder: Path, sparsity: float) -> PrunedModel:
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.6, 0.95])
-def test_a_seed_and_the_weights_that_it_stands_for_give_the_same_small_model(tmp_path: Path, sparsity: float) -> None:
+def test_a_seed_and_the_weights_that_it_stands_for_give_nearly_the_same_small_model(tmp_path: Path, sparsity: float) -> None:
     from_seed = small(shipped(tmp_path / "seed", SPEC, seed=5), sparsity)
     from_file = small(shipped(tmp_path / "file", SPEC, seed=5, weights=True), sparsity)
-    assert from_seed.design == from_file.design
-    one, other = from_seed.module.state_dict(), from_file.module.state_dict()
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    assert all(torch.equal(from_seed.masks[name], from_file.masks[name]) for name in from_seed.masks)
+    # A seed is scored in closed form, without its weights; a draw scatters around that.
+    for one, other in zip(from_seed.design.layers, from_file.design.layers, strict=True):
+        noise = math.sqrt(one.density * (1 - one.density) / one.weights)
+        assert one.density == pytest.approx(other.density, abs=0.002 + 4 * noise), one.name
+        assert one.width_after == pytest.approx(other.width_after, abs=1)
+    dense = from_seed.module.state_dict()
+    for name, tensor in from_file.module.state_dict().items():
+        if tensor.shape == dense[name].shape and not {name.removesuffix(".weight")} & from_seed.masks.keys():
+            assert torch.equal(tensor, dense[name]), name
 
 
 def test_shipped_weights_decide_over_the_seed(tmp_path: Path) -> None:
@@ -126,6 +133,19 @@ def test_weights_that_are_no_numbers_are_refused_before_anything_is_made_of_them
     reshipped(folder, weights)
     with pytest.raises(BundleError, match=name.removesuffix(".weight")) as caught:
         small(folder, 0.5)
+    assert caught.value.code is ErrorCode.BAD_BUNDLE
+
+
+@pytest.mark.parametrize("criterion", ["synflow", *sorted(NEED_DATA)])
+def test_criteria_that_use_all_weights_refuse_what_is_no_number_as_well(tmp_path: Path, criterion: Criterion) -> None:
+    folder = shipped(tmp_path / "b", SPEC, weights=True)
+    weights = load_file(folder / bundle.WEIGHTS)
+    weights["stages.1.0.conv1.weight"].view(-1)[3] = float("nan")
+    reshipped(folder, weights)
+    sample = (np.zeros((4, *SPEC.input), dtype=np.float32), np.arange(4))
+    reconvene = Reconvene(open_bundle(folder), MethodOptions(criterion=criterion), sample=lambda _: sample)
+    with pytest.raises(BundleError, match=r"stages\.1\.0\.conv1.* holds values that are not finite") as caught:
+        reconvene.design([0.5])
     assert caught.value.code is ErrorCode.BAD_BUNDLE
 
 

@@ -76,3 +76,25 @@ def test_a_model_that_cannot_be_followed_is_the_bundles_fault(model: nn.Module) 
         trace(model.to("meta"), (3, 8, 8))
     assert caught.value.code is ErrorCode.BAD_BUNDLE
     assert len(caught.value.message.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.ReLU(inplace=True), nn.BatchNorm2d(4, affine=False), nn.Hardswish(inplace=True), nn.Dropout(0.5, inplace=True)],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_layers_that_work_in_place_or_hold_no_parameters_are_followed(layer: nn.Module) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+            self.layer = layer.to("meta")
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.layer(self.conv(x))
+            x += 1
+            return nn.functional.relu(x, inplace=True).mean((2, 3))
+
+    with torch.device("meta"):
+        traced = trace(Model().eval(), (3, 8, 8))
+    assert traced.shapes[next(node for node in traced.shapes if node.target == "layer")] == (1, 4, 6, 6)

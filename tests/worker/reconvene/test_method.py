@@ -13,7 +13,7 @@ from reconvene_agent.worker.models import registry
 from reconvene_agent.worker.reconvene.method import Reconvene, narrow
 from support.models import TINY_RESNET, TINY_VGG, architecture, designed, images, opened, pruned
 
-KNOBS = list(product(("mean", "weighted"), ("density", "sqrt"), ("masked", "dense")))
+KNOBS = list(product(("mean", "weighted"), ("density", "sqrt"), ("masked", "dense", "shrink")))
 
 
 @pytest.mark.parametrize(("average", "width", "sensitive"), KNOBS)
@@ -33,11 +33,11 @@ def test_the_small_model_is_the_one_that_was_designed_and_runs(sparsity: float, 
     model = pruned(TINY_RESNET, sparsity, average=average, width=width, sensitive=sensitive)
     for layer in model.design.layers:
         weight = model.module.get_parameter(f"{layer.name}.weight")
-        assert len(weight) == layer.width_after == model.design.widths[layer.name] <= layer.width_before
+        assert len(weight) == layer.width_after <= layer.width_before
         assert layer.width_after >= 4
-        assert layer.width_after == layer.width_before or layer.verdict == "resilient"
+        assert layer.width_after == layer.width_before or layer.verdict == "resilient" or sensitive == "shrink"
         if layer.name in model.design.mask_sizes:
-            assert int(torch.count_nonzero(weight)) == model.design.mask_sizes[layer.name] == layer.kept
+            assert int(torch.count_nonzero(weight)) == model.design.mask_sizes[layer.name] == max(layer.kept, len(weight))
         else:
             assert int(torch.count_nonzero(weight)) == weight.numel()
     assert (sensitive == "masked") or not model.design.mask_sizes
@@ -53,9 +53,10 @@ def test_the_sensitive_layers_mask_keeps_its_number_at_the_new_shape_and_never_m
     design = designed(TINY_VGG, 0.9)
     small = narrow(TINY_VGG, design.widths)
     for layer in design.layers:
-        size = small.get_parameter(f"{layer.name}.weight").numel()
+        weight = small.get_parameter(f"{layer.name}.weight")
+        size = weight.numel()
         if layer.verdict == "sensitive":
-            assert design.mask_sizes.get(layer.name, size) == min(layer.kept, size)
+            assert design.mask_sizes.get(layer.name, size) == min(max(layer.kept, len(weight)), size)
         else:
             assert layer.name not in design.mask_sizes
 
@@ -110,24 +111,38 @@ class Mixed(nn.Module):
         self.depthwise = nn.Conv2d(32, 32, 3, padding=1, groups=32)
         self.point = nn.Conv2d(32, 64, 1)
         self.held = nn.Conv2d(64, 64, 3, padding=1)
-        self.grouped = nn.Conv2d(64, 64, 3, padding=1, groups=2)
+        self.grouped = nn.Conv2d(64, 64, 3, padding=1, groups=16)
         self.last = nn.Conv2d(64, 64, 3, padding=1)
         self.unused = nn.Conv2d(64, 8, 1)
         self.classifier = nn.Linear(64, spec.classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.point(self.depthwise(self.first(x)).relu()).relu()
+        x = self.point(self.depthwise(self.first(x)).relu()).softmax(1)
         return self.classifier(self.last(self.grouped(self.held(x)).relu()).relu().mean((2, 3)))
 
 
-def test_followers_grouped_and_unused_convolutions_are_reported_with_the_width_that_they_have() -> None:
+def test_a_sparsity_that_was_scored_once_is_not_scored_again() -> None:
+    shares: list[float] = []
+    method = Reconvene(opened(TINY_VGG), MethodOptions(criterion="synflow"), report=shares.append)
+    first = method.design([0.5, 0.9])
+    scored = len(shares)
+    assert scored > 0
+    assert method.design([0.9, 0.5, 0.9]) == [first[1], first[0], first[1]]
+    assert len(shares) == scored
+    method.design([0.9, 0.7])
+    assert len(shares) > scored
+
+
+def test_followers_held_and_unused_convolutions_are_reported_with_the_width_that_they_have() -> None:
     with architecture(Mixed) as name:
         spec = ModelSpec(name, (3, 8, 8), 4)
         model = pruned(spec, 0.9)
         layers = {layer.name: layer for layer in model.design.layers}
         assert layers["depthwise"].width_after == layers["first"].width_after
-        assert (layers["grouped"].width_after, layers["held"].width_after, layers["unused"].width_after) == (64, 64, 8)
-        assert layers["grouped"].frozen == layers["held"].frozen == "grouped is a grouped convolution"
+        assert (layers["point"].width_after, layers["unused"].width_after) == (64, 8)
+        assert layers["point"].frozen == "is normalised by softmax"
+        assert layers["grouped"].width_after == layers["held"].width_after < 64
+        assert layers["grouped"].width_after % 4 == 0  # whole blocks of four
         assert layers["last"].width_after < 64
         for layer in layers.values():
             assert len(model.module.get_parameter(f"{layer.name}.weight")) == layer.width_after
@@ -136,7 +151,33 @@ def test_followers_grouped_and_unused_convolutions_are_reported_with_the_width_t
 
 def test_a_resilient_layer_that_is_held_keeps_its_mask_in_place_of_its_width() -> None:
     with architecture(Mixed) as name:
-        model = pruned(ModelSpec(name, (3, 8, 8), 4), 0.9)
-        held = next(layer for layer in model.design.layers if layer.name == "held")
-        assert held.verdict == "resilient"
-        assert int(torch.count_nonzero(model.module.get_parameter("held.weight"))) == held.kept
+        model = pruned(ModelSpec(name, (3, 8, 8), 4), 0.9, criterion="uniform")
+        held = next(layer for layer in model.design.layers if layer.name == "point")
+        assert int(torch.count_nonzero(model.module.get_parameter("point.weight"))) == max(held.kept, 64)
+
+
+@pytest.mark.parametrize("multiplier", [0.9, 0.5, 0.2])
+def test_the_width_multiplier_narrows_every_free_width_before_anything_is_scored(multiplier: float) -> None:
+    design = designed(TINY_VGG, 0.0, width_multiplier=multiplier)
+    for layer in design.layers:
+        assert layer.width_after == math.ceil(multiplier * layer.width_before - 1e-9)
+    dense = designed(TINY_VGG, 0.0)
+    assert sum(layer.weights for layer in design.layers) < sum(layer.weights for layer in dense.layers)
+
+
+def test_the_multiplied_model_is_scored_as_a_model_of_that_width() -> None:
+    narrower = designed(TINY_VGG, 0.9, width_multiplier=0.5)
+    total = sum(layer.weights for layer in narrower.layers)
+    assert sum(layer.kept for layer in narrower.layers) == round(0.1 * total)
+
+
+def test_the_trunk_of_a_transformer_is_kept_unless_asked_for() -> None:
+    spec = ModelSpec("vit_tiny", (3, 16, 16), 4)
+    options = {"sensitive": "shrink", "width": "sqrt"}
+    kept = {layer.name: layer for layer in designed(spec, 0.9, **options).layers}
+    asked = {layer.name: layer for layer in designed(spec, 0.9, trunk="prune", **options).layers}
+    assert kept["patches"].width_after == 192
+    assert "trunk = keep" in kept["patches"].frozen
+    assert asked["patches"].width_after < 192
+    model = pruned(spec, 0.9, trunk="prune", **options)
+    assert model.module(images(spec, 2)).shape == (2, 4)

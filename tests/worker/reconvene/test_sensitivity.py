@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconvene_agent.worker.reconvene.groups import ChannelGroup, Slot
+from reconvene_agent.worker.reconvene.groups import ChannelGroup
 from reconvene_agent.worker.reconvene.preprocessor import LayerDensity
 from reconvene_agent.worker.reconvene.sensitivity import average_density, evaluate, group_density
 
 
 def group(*producers: str) -> ChannelGroup:
-    return ChannelGroup(16, producers, tuple(Slot(name, "out") for name in producers), "")
+    return ChannelGroup(producers[0], 16, 1, producers, "")
 
 
 def alone(layers: list[LayerDensity]) -> list[ChannelGroup]:

@@ -33,6 +33,13 @@ def test_none_changes_nothing() -> None:
     assert augment(images, "none", generator(0, "a")) is images
 
 
+@pytest.mark.parametrize("kind", ["none", "shift", "shift-flip"])
+@pytest.mark.parametrize("shape", [(20, 3, 64), (20, 64)], ids=["window", "features"])
+def test_what_is_no_image_comes_back_as_it_is(shape: tuple[int, ...], kind: str) -> None:
+    inputs = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    assert augment(inputs, kind, generator(0, "a")) is inputs
+
+
 @pytest.mark.parametrize(("side", "reach"), [(8, 1), (32, 4)])
 def test_each_image_is_shifted_by_its_own_amount_up_to_an_eighth_of_its_side(side: int, reach: int) -> None:
     images = numbered(60, side)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
 
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.options import TrainingOptions
@@ -23,6 +27,10 @@ from support.models import TINY_VGG, pruned
 from support.pictures import DIGITS
 
 OPTIONS = TrainingOptions(epochs=3, batch=32, learning_rate=0.05, augment="shift")
+
+
+Build = Callable[[], nn.Module]
+Turn = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 class Stop(Exception):  # noqa: N818 - a reason, not an error
@@ -150,7 +158,7 @@ def test_the_checkpoint_of_another_run_is_not_gone_on_with(
 
 
 def few(data: Dataset, count: int) -> Dataset:
-    return Dataset(Part(data.train.images[:count], data.train.classes[:count]), data.validation, (), Skipped())
+    return Dataset(Part(data.train.inputs[:count], data.train.classes[:count]), data.validation, (), Skipped())
 
 
 @pytest.mark.parametrize(
@@ -210,7 +218,7 @@ def test_progress_grows_from_0_and_is_also_told_while_evaluating(net: PrunedMode
 def test_accuracy_is_the_share_of_images_classified_rightly(net: PrunedModel, data: Dataset) -> None:
     net.module.train()
     heard: list[float] = []
-    images = np.repeat(data.validation.images, 12, axis=0)  # more than one batch
+    images = np.repeat(data.validation.inputs, 12, axis=0)  # more than one batch
     with torch.inference_mode():
         net.module.eval()
         answers = net.module(torch.from_numpy(data.normalized(images))).argmax(1).numpy()
@@ -220,6 +228,54 @@ def test_accuracy_is_the_share_of_images_classified_rightly(net: PrunedModel, da
     assert accuracy(net.module, data, Part(images, classes), heard.append) == pytest.approx(1 - 90 / 600)
     assert heard == [0.0, 256 / 600, 512 / 600]
     assert not net.module.training
+
+
+def flat(windows: NDArray[np.float32]) -> NDArray[np.float32]:
+    return windows.reshape(len(windows), -1)
+
+
+class Wave(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(2, 8, 5, padding=2, bias=False)
+        self.norm = nn.BatchNorm1d(8)
+        self.classifier = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(functional.relu(self.norm(self.conv(x))).mean(2))
+
+
+def slow_and_fast(count: int, seed: int) -> Part:
+    """Return windows of a slow or a fast wave, far from zero and in a unit of its own."""
+    random = np.random.default_rng(seed)
+    classes = np.arange(count) % 2
+    time = np.arange(32) / 32 * 2 * np.pi
+    waves = np.sin(time * (1 + 4 * classes[:, np.newaxis]) + random.uniform(0, 6, (count, 1)))
+    windows = np.stack([1e4 + 1e3 * waves, 1e-5 * random.standard_normal(waves.shape)], axis=1)
+    return Part(windows.astype(np.float32), classes.astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Unpruned:
+    module: nn.Module
+    masks: dict[str, Tensor]
+
+
+@pytest.mark.parametrize(
+    ("build", "turn"),
+    [(Wave, lambda x: x), (lambda: nn.Sequential(nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 2)), flat)],
+    ids=["windows", "features"],
+)
+def test_signals_are_learnt_in_whatever_unit_they_come(build: Build, turn: Turn, tmp_path: Path) -> None:
+    parts = [slow_and_fast(count, seed) for count, seed in ((200, 0), (60, 1))]
+    signals = Dataset(*(Part(turn(part.inputs), part.classes) for part in parts), ("slow", "fast"), Skipped())
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Unpruned(build(), {})
+    epochs: list[Epoch] = []
+    trainer(model, signals, tmp_path, with_options(epochs=12, augment="shift-flip")).run(quiet, epochs.append)
+    assert epochs[-1].accuracy > 0.9
+    assert accuracy(model.module, signals, signals.validation, lambda _: None) == epochs[-1].accuracy
 
 
 def test_an_epochs_document_is_what_is_told_of_it() -> None:

@@ -23,8 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     create = actions.add_parser("create", help="make a bundle from an architecture and a seed")
     create.add_argument("out", type=path, metavar="OUT", help="the folder to make")
-    create.add_argument("--model", required=True, choices=architectures.ARCHITECTURES, help="the dense model")
-    create.add_argument("--input", required=True, metavar="CxHxW", help="size of the images, for instance 3x32x32")
+    known = ", ".join(architectures.ARCHITECTURES)
+    model = f"the dense model: {known}, or one of an installed package"
+    create.add_argument("--model", required=True, metavar="NAME", help=model)
+    size = "3x32x32 for images (channels, height, width), 6x128 for windows of a signal (channels, length), 24 for features"
+    create.add_argument("--input", required=True, metavar="SIZE", help=size)
     create.add_argument("--classes", required=True, type=int, metavar="N", help="number of classes")
     create.add_argument("--seed", required=True, type=int, metavar="N", help="decides the initial weights")
     create.add_argument("--weights", action="store_true", help="ship the initial weights too, not just their seed")
@@ -55,6 +58,7 @@ def _create(arguments: argparse.Namespace) -> BundleManifest:
 
     Raises:
         UsageError: the arguments make no bundle, the configuration is wrong, or something is in its place.
+        BundleError: the model does not take such an input, or the labels are no good.
     """
     limits = config.load(arguments.config).worker
     out: Path = arguments.out
@@ -87,9 +91,13 @@ def _labels(file: Path) -> tuple[str, ...]:
 
 
 def _manifest(arguments: argparse.Namespace, labels: tuple[str, ...]) -> BundleManifest:
+    if not architectures.exists(arguments.model):
+        known = ", ".join(architectures.names())
+        raise UsageError(f"--model {arguments.model!r} is neither built in nor installed here; there are: {known}")
     sides = arguments.input.lower().replace("×", "x").split("x")
-    if len(sides) != 3 or not all(side.isdecimal() and len(side) <= 4 for side in sides):
-        raise UsageError(f"--input must look like 3x32x32 (channels, height, width), not {arguments.input!r}")
+    if len(sides) > 3 or not all(side.isdecimal() and len(side) <= 5 for side in sides):
+        forms = "3x32x32 (channels, height, width), 6x128 (channels, length) or 24 (features)"
+        raise UsageError(f"--input must look like {forms}, not {arguments.input!r}")
     document = {
         "format": bundle.FORMAT,
         "model": {"architecture": arguments.model, "input": [int(side) for side in sides], "classes": arguments.classes},
@@ -102,6 +110,7 @@ def _manifest(arguments: argparse.Namespace, labels: tuple[str, ...]) -> BundleM
         raise UsageError(f"these arguments make no bundle: {error}") from error
     if labels and len(labels) != arguments.classes:
         raise UsageError(f"{arguments.labels} names {len(labels)} classes, but --classes is {arguments.classes}")
+    bundle.check(manifest)
     return manifest
 
 

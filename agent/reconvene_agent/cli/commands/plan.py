@@ -17,6 +17,7 @@ from reconvene_agent.core.messages import PlanArgs, decode_args
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", type=shared.path, metavar="BUNDLE")
+    shared.add_scoring_data(parser)
     shared.add_common(parser)
     shared.add_budget(parser)
     add_sparsity(parser)
@@ -38,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     given = {"method": shared.method(arguments), "budget": shared.budget(arguments)}
     args = decode_args("plan", {**given, **shared.given(arguments, ("sparsity", "sparsities"))}, board.defaults)
     assert isinstance(args, PlanArgs)
-    request = board.plan_request(arguments.bundle.resolve(), args, "command line")
+    request = board.plan_request(arguments.bundle.resolve(), args, "command line", data=shared.resolved(arguments.data))
     try:
         document = run_worker(request, board.config.worker, request.runtime.training_threads, arguments.debug)
     except AgentError as error:

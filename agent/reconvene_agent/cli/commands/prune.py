@@ -13,7 +13,7 @@ from reconvene_agent.cli.tables import print_table
 from reconvene_agent.core import bundle
 from reconvene_agent.core.messages import PlanArgs, decode_args
 from reconvene_agent.core.protocol import PruneRequest
-from reconvene_agent.core.requests import runtime
+from reconvene_agent.core.requests import resolve_budget, runtime
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sparsity", type=shared.number, required=True, metavar="S", help="share of weights that the criterion drops"
     )
     parser.add_argument("--out", type=shared.path, required=True, metavar="DIR", help="where the pruned model goes")
+    shared.add_scoring_data(parser)
     shared.add_common(parser)
     shared.add_method(parser)
     shared.add_board(parser)
@@ -34,7 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
     args = decode_args("plan", {"method": shared.method(arguments), "sparsity": arguments.sparsity}, board.defaults)
     assert isinstance(args, PlanArgs)
     compute = runtime(board.profile, board.device)
-    request = PruneRequest(str(arguments.bundle.resolve()), arguments.sparsity, args.method, compute, str(out))
+    budget = resolve_budget(board.profile, board.config, args.budget, "command line", board.device)
+    scoring = board.scoring(shared.resolved(arguments.data), budget)
+    request = PruneRequest(str(arguments.bundle.resolve()), arguments.sparsity, args.method, compute, str(out), scoring)
     document = run_worker(request, board.config.worker, compute.training_threads, arguments.debug)
     return answer(document, arguments.json, _show)
 

@@ -1,1 +1,1 @@
-"""Local images: found, decoded, split into training and held-out parts. They never leave the board."""
+"""Local data: found, decoded, split into training and held-out parts, normalised. They never leave the board."""

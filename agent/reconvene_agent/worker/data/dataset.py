@@ -1,4 +1,4 @@
-"""The images of one run, in memory: two parts, labels, and the statistics that normalise them."""
+"""The inputs of one run, in memory: two parts, labels, and the statistics that normalise them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconvene_agent.core.errors import AgentError, ErrorCode
-from reconvene_agent.worker.data.images import Pixels, normalize
-
-# Pixels are counted some images at a time: counting widens each to eight bytes.
-COUNTED_AT_ONCE = 256
-# A channel that never changes would otherwise be divided by zero.
-MIN_STD = 1e-3
+from reconvene_agent.worker.data.inputs import Inputs, items, kind_of
+from reconvene_agent.worker.data.scaling import normalize, statistics
 
 
 @dataclass(frozen=True)
 class Part:
-    """Images (N, C, H, W) uint8 and their classes (N,) int64."""
+    """Raw inputs (N, …), of the kind that the model takes, and their classes (N,) int64."""
 
-    images: Pixels
+    inputs: Inputs
     classes: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -38,7 +34,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Dataset:
-    """``mean`` and ``std`` are per channel, of training pixels scaled to 0..1; ``labels`` may be empty."""
+    """``mean`` and ``std`` are per channel or feature of the training part, pixels scaled to 0..1; ``labels`` may be empty."""
 
     train: Part
     validation: Part
@@ -48,38 +44,39 @@ class Dataset:
     std: tuple[float, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        kind = kind_of(self.train.inputs.shape[1:])
+        more = "make train/ and val/ folders" if kind == "image" else "bring a held-out part as x_val and y_val"
         for part, name in ((self.train, "training"), (self.validation, "held-out")):
             if len(part) < 2:
                 raise AgentError(
-                    f"the data hold {len(part)} {name} images, at least 2 are needed: add some, or make train/ and val/ folders",
+                    f"the data hold {len(part)} {name} {items(kind)}, at least 2 are needed: add some, or {more}",
                     ErrorCode.NO_DATA,
                 )
-        counts = _histogram(self.train.images)
-        levels = np.arange(256) / 255.0
-        mean = counts @ levels / counts.sum(axis=1)
-        variance = counts @ levels**2 / counts.sum(axis=1) - mean**2
-        std = np.sqrt(np.maximum(variance, MIN_STD**2))
-        object.__setattr__(self, "mean", tuple(round(float(value), 6) for value in mean))
-        object.__setattr__(self, "std", tuple(round(float(value), 6) for value in std))
+        mean, std = statistics(self.train.inputs)
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "std", std)
 
-    def normalized(self, images: Pixels) -> NDArray[np.float32]:
-        return normalize(images, self.mean, self.std)
+    def normalized(self, inputs: Inputs) -> NDArray[np.float32]:
+        """Return raw inputs as the network takes them."""
+        return normalize(inputs, self.mean, self.std)
+
+    def sample(self, count: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return so many normalised training inputs and their classes, all classes alike as far as there are enough."""
+        order = np.random.default_rng(seed).permutation(len(self.train))
+        classes = self.train.classes[order]
+        # The first of each class come first, then the second of each.
+        turn = np.empty(len(order), dtype=np.int64)
+        for each in np.unique(classes):
+            (places,) = np.nonzero(classes == each)
+            turn[places] = np.arange(len(places))
+        chosen = order[np.argsort(turn, kind="stable")][:count]
+        return self.normalized(self.train.inputs[chosen]), self.train.classes[chosen]
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 over every image and class: two runs with the same one saw the same data in the same order."""
+        """Return a SHA-256 over every input and class: two runs with the same one saw the same data in the same order."""
         digest = hashlib.sha256()
         for part in (self.train, self.validation):
-            digest.update(repr(part.images.shape).encode())
-            digest.update(np.ascontiguousarray(part.images).data)
+            digest.update(repr(part.inputs.shape).encode())
+            digest.update(np.ascontiguousarray(part.inputs).data)
             digest.update(part.classes.data)
         return digest.hexdigest()
-
-
-def _histogram(images: Pixels) -> NDArray[np.int64]:
-    """Return how often each level occurs in each channel, as (C, 256)."""
-    counts = np.zeros((images.shape[1], 256), dtype=np.int64)
-    for start in range(0, len(images), COUNTED_AT_ONCE):
-        some = images[start : start + COUNTED_AT_ONCE]
-        for channel in range(len(counts)):
-            counts[channel] += np.bincount(some[:, channel].ravel(), minlength=256)
-    return counts

@@ -13,6 +13,7 @@ from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.worker.data import images
 from reconvene_agent.worker.data.dataset import Dataset, Part, Skipped
 from reconvene_agent.worker.data.images import BrokenImageError
+from reconvene_agent.worker.data.inputs import items, kind_of
 from reconvene_agent.worker.data.split import held_out
 
 # Beyond this share of broken files something is wrong with the disk or the camera, and a model would learn from the rest.
@@ -26,10 +27,18 @@ def load(folder: Path, spec: ModelSpec, labels: Sequence[str], validation: float
     """Read an image folder; broken files are skipped, counted and named.
 
     Raises:
-        AgentError: NO_DATA when there are no images, BAD_DATA when classes do not fit the bundle or too many files are broken.
+        AgentError: NO_DATA when there are no images, BAD_DATA when the model takes none, classes do not fit the bundle, or too
+            many files are broken.
     """
-    if spec.input[0] not in images.MODES:
-        raise AgentError(f"image files cannot fill {spec.input[0]} channels: bring the data as .npz", ErrorCode.BAD_DATA)
+    kind = kind_of(spec.input)
+    if kind != "image":
+        raise AgentError(
+            f"{spec.architecture} takes {items(kind)} of {'×'.join(map(str, spec.input))}, not images: bring the data as .npz",
+            ErrorCode.BAD_DATA,
+        )
+    channels, height, width = spec.input
+    if channels not in images.MODES:
+        raise AgentError(f"image files cannot fill {channels} channels: bring the data as .npz", ErrorCode.BAD_DATA)
     try:
         parted = (folder / "train").is_dir() and (folder / "val").is_dir()
         roots = [folder / "train", folder / "val"] if parted else [folder]
@@ -50,7 +59,7 @@ def load(folder: Path, spec: ModelSpec, labels: Sequence[str], validation: float
             report(index / len(found), f"reading image {index + 1} of {len(found)}")
         try:
             content = path.read_bytes()
-            image = images.decode(content, spec.input)
+            image = images.decode(content, (channels, height, width))
         except (BrokenImageError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             broken.append(f"{_shown(path.relative_to(folder))}: {reason}")

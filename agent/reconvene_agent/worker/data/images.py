@@ -81,11 +81,3 @@ def read(path: Path, input_shape: tuple[int, int, int]) -> Pixels:
         return decode(path.read_bytes(), input_shape)
     except OSError as error:
         raise BrokenImageError(error.strerror or str(error)) from error
-
-
-def normalize(pixels: Pixels, mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
-    """Scale (N, C, H, W) pixels to 0..1, take off the channels' ``mean`` and divide by their ``std``."""
-    shape = (1, -1, 1, 1)
-    centre, spread = (np.asarray(values, dtype=np.float32).reshape(shape) for values in (mean, std))
-    result: NDArray[np.float32] = (pixels.astype(np.float32) / np.float32(255.0) - centre) / spread
-    return result

@@ -13,7 +13,7 @@ from reconvene_agent.worker.data.folders import Report
 
 
 def load(path: Path, spec: ModelSpec, labels: Sequence[str], validation: float, report: Report) -> Dataset:
-    """Read an image folder or an ``.npz`` file.
+    """Read an image folder, or an ``.npz`` file of images, windows or rows of features.
 
     Raises:
         AgentError: NO_DATA when there is nothing at ``path``, BAD_DATA when it does not fit the bundle.

@@ -1,4 +1,4 @@
-"""Parity: the deployed file must answer as the torch model does, on real images."""
+"""Parity: the deployed file must answer as the torch model does, on real inputs."""
 
 from __future__ import annotations
 
@@ -14,15 +14,22 @@ TOLERANCE = 1e-3
 """Largest difference of a logit, relative to the largest logit (at least 1); float32 in another order stays far below."""
 
 
-def check(model: nn.Module, session: Session, images: NDArray[np.float32]) -> float:
-    """Return the largest absolute difference of any logit over ``images`` (N, C, H, W), normalised.
+def check(model: nn.Module, session: Session, inputs: NDArray[np.float32]) -> float:
+    """Return the largest absolute difference of any logit over ``inputs`` (N, …), normalised.
 
     Raises:
-        AgentError: EXPORT_MISMATCH when it is beyond the tolerance or not a number.
+        AgentError: EXPORT_MISMATCH when it is beyond the tolerance or not a number, or the file cannot be run.
     """
     with torch.inference_mode():
-        expected = model(torch.from_numpy(images)).numpy()
-    found = session.run(None, {session.get_inputs()[0].name: images})[0]
+        return compare(model(torch.from_numpy(inputs)).numpy(), session, inputs)
+
+
+def compare(expected: NDArray[np.float32], session: Session, inputs: NDArray[np.float32]) -> float:
+    """Do as ``check`` does, with logits (N, classes) that torch gave before."""
+    try:
+        found = session.run(None, {session.get_inputs()[0].name: inputs})[0]
+    except Exception as error:
+        raise _mismatch(f"ONNX Runtime cannot run it: {error}") from error
     if found.shape != expected.shape:
         raise _mismatch(f"its answer has the shape {found.shape}, not {expected.shape}")
     with np.errstate(invalid="ignore"):

@@ -16,6 +16,7 @@ from reconvene_agent.core import release as releases
 from reconvene_agent.core.bundle import ModelSpec
 from reconvene_agent.core.options import MethodOptions
 from reconvene_agent.core.release import Latency, Release
+from reconvene_agent.worker.data.inputs import kind_of
 from reconvene_agent.worker.deploy import export
 from reconvene_agent.worker.models.costs import Costs
 
@@ -38,13 +39,12 @@ class Facts:
 
 def notes(facts: Facts) -> dict[str, str]:
     """Return what travels inside the ONNX file, so that an application needs nothing else to use it."""
-    channels, height, width = facts.spec.input
     return {
         "labels": msgspec.json.encode(facts.labels).decode(),
-        "input_size": f"{channels}x{height}x{width}",
+        "input_size": "x".join(map(str, facts.spec.input)),
         "mean": msgspec.json.encode(facts.mean).decode(),
         "std": msgspec.json.encode(facts.std).decode(),
-        "pixel_range": "0..1 before mean and std",
+        **({"pixel_range": "0..1 before mean and std"} if kind_of(facts.spec.input) == "image" else {}),
         "architecture": facts.spec.architecture,
         "sparsity": f"{facts.sparsity:g}",
         "bundle": facts.bundle,

@@ -1,22 +1,26 @@
 """What a model costs on paper: parameters, operations, bytes of its file, memory to run and to train. From shapes alone.
 
-Batch-norm counts as parameters but not in the file or at inference, where it is folded into the convolution before it.
+Batch-norm counts as parameters but not in the file or at inference, where it is folded into the layer before it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import fx, nn
+from torch.nn import functional
 
 from reconvene_agent.core.bundle import ModelSpec
+from reconvene_agent.worker.models.layers import BATCH_NORMS, CONVOLUTIONS, PRODUCTS
 from reconvene_agent.worker.models.tracing import Traced, trace
 
 FLOAT_BYTES = 4
 # Of a node in the ONNX graph: its names and attributes. Measured on the built-in models; it matters to tiny ones only.
 NODE_BYTES = 150
-GONE_WHEN_DEPLOYED = (nn.BatchNorm2d, nn.Identity, nn.Dropout, nn.Dropout2d)
+GONE_WHEN_DEPLOYED = (*BATCH_NORMS, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
 # Copies of the parameters while training with momentum: weight, gradient, momentum.
 TRAINING_COPIES = 3
 
@@ -46,35 +50,51 @@ def count(model: nn.Module, spec: ModelSpec, batch: int, mask_sizes: Mapping[str
         macs=macs(traced),
         file_bytes=deployed + NODE_BYTES * nodes,
         memory=deployed + _live_activations(traced),
-        training_memory=TRAINING_COPIES * FLOAT_BYTES * params + batch * _saved_activations(traced),
+        training_memory=TRAINING_COPIES * FLOAT_BYTES * params + batch * saved_activations(traced),
     )
 
 
 def macs(traced: Traced) -> int:
-    """Return the multiply-accumulates of one inference: convolutions and linear layers, masked zeros included."""
+    """Return the multiply-accumulates of one inference: convolutions, linear layers, attention; masked zeros included."""
     total = 0
     for node, shape in traced.shapes.items():
         layer = traced.layer(node)
-        if isinstance(layer, nn.Conv2d):
-            total += layer.weight.numel() * shape[2] * shape[3]
+        if isinstance(layer, CONVOLUTIONS):
+            total += layer.weight.numel() * math.prod(shape[2:])
         elif isinstance(layer, nn.Linear):
-            total += layer.weight.numel()
+            total += layer.weight.numel() * math.prod(shape[:-1])
+        elif node.target is functional.scaled_dot_product_attention:
+            # Every query meets every key over a head's width, and what comes of it weighs the values.
+            total += math.prod(_scores(traced, node)) * (_shape(traced, node, 0, "query")[-1] + shape[-1])
+        elif node.op in ("call_function", "call_method") and node.target in PRODUCTS:
+            total += math.prod(shape) * _shape(traced, node, 0, "input")[-1]
     return total
 
 
+def _shape(traced: Traced, node: fx.Node, position: int, name: str) -> tuple[int, ...]:
+    """Return the shape of a tensor that a call is given, by position or by name."""
+    argument: Any = node.args[position] if len(node.args) > position else node.kwargs[name]
+    return traced.shapes[argument]
+
+
+def _scores(traced: Traced, node: fx.Node) -> tuple[int, ...]:
+    """Return the shape of what attention makes of queries and keys: one number for each pair of tokens in each head."""
+    return (*_shape(traced, node, 0, "query")[:-1], _shape(traced, node, 1, "key")[-2])
+
+
 def _deployed_bytes(layer: nn.Module) -> int:
-    if isinstance(layer, nn.Conv2d):
+    """Return the bytes of a layer's own tensors in the file; a folded batch-norm leaves its layer a bias."""
+    if isinstance(layer, BATCH_NORMS):
+        return 0
+    if isinstance(layer, CONVOLUTIONS):
         return FLOAT_BYTES * (layer.weight.numel() + layer.out_channels)
     if isinstance(layer, nn.Linear):
         return FLOAT_BYTES * (layer.weight.numel() + layer.out_features)
-    return 0
+    return FLOAT_BYTES * sum(parameter.numel() for parameter in layer.parameters(recurse=False))
 
 
 def _bytes(shape: tuple[int, ...]) -> int:
-    size = FLOAT_BYTES
-    for side in shape:
-        size *= side
-    return size
+    return FLOAT_BYTES * math.prod(shape)
 
 
 def _live_activations(traced: Traced) -> int:
@@ -89,13 +109,15 @@ def _live_activations(traced: Traced) -> int:
     ending: dict[int, int] = {}
     for node in nodes:
         alive += _bytes(traced.shapes[node])
-        peak = max(peak, alive)
+        # Deployed, attention is a chain of plain operations: the scores become weights beside themselves.
+        attention = node.target is functional.scaled_dot_product_attention
+        peak = max(peak, alive + (2 * _bytes(_scores(traced, node)) if attention else 0))
         end = last_use.get(node, order[node])
         ending[end] = ending.get(end, 0) + _bytes(traced.shapes[node])
         alive -= ending.pop(order[node], 0)
     return peak
 
 
-def _saved_activations(traced: Traced) -> int:
+def saved_activations(traced: Traced) -> int:
     """Return the bytes per image that the backward pass needs: every tensor of the graph once."""
     return sum(_bytes(shape) for shape in traced.shapes.values())

@@ -44,7 +44,14 @@ class _Shapes(fx.Interpreter):
         self.shapes: dict[fx.Node, tuple[int, ...]] = {}
 
     def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
+        try:
+            result = super().run_node(n)
+        except RuntimeError:
+            # What works in place cannot write to a blank tensor, whose entries are all one.
+            for node in n.all_input_nodes:
+                if isinstance(value := self.env[node], Tensor):
+                    self.env[node] = value.clone(memory_format=torch.contiguous_format)
+            result = super().run_node(n)
         if isinstance(result, Tensor):
             self.shapes[n] = tuple(result.shape)
         return result
@@ -55,31 +62,37 @@ class _Shapes(fx.Interpreter):
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         layer = self.fetch_attr(target)
-        if not any(True for _ in layer.parameters()):
+        if not any(tensor.is_meta for tensor in (*layer.parameters(), *layer.buffers())):
             return super().call_module(target, args, kwargs)
         shape = tuple(args[0].shape)
-        if isinstance(layer, nn.Conv2d) and len(shape) == 4 and shape[1] == layer.in_channels and layer.padding_mode == "zeros":
-            return _blank(shape[0], layer.out_channels, *_convolved(layer, shape[2:]))
-        if isinstance(layer, nn.BatchNorm2d) and len(shape) == 4 and shape[1] == layer.num_features:
-            return _blank(*shape)
-        if isinstance(layer, nn.Linear) and shape[-1] == layer.in_features:
+        channels = shape[1] if len(shape) > 1 else 0
+        if isinstance(layer, (nn.Conv1d, nn.Conv2d)) and layer.padding_mode == "zeros":
+            if channels == layer.in_channels and len(shape) == len(layer.weight.shape):
+                return _blank(shape[0], layer.out_channels, *_convolved(layer, shape[2:]))
+        elif isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            if channels == layer.num_features and len(shape) in ((2, 3) if isinstance(layer, nn.BatchNorm1d) else (4,)):
+                return _blank(*shape)
+        elif isinstance(layer, nn.LayerNorm):
+            if shape[-len(layer.normalized_shape) :] == tuple(layer.normalized_shape):
+                return _blank(*shape)
+        elif isinstance(layer, nn.Linear) and shape[-1] == layer.in_features:
             return _blank(*shape[:-1], layer.out_features)
         return _blank(*layer(*(a.to("meta") if isinstance(a, Tensor) else a for a in args), **kwargs).shape)
 
 
-def _convolved(layer: nn.Conv2d, image: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the height and width of a convolution's output (the formula in torch.nn.Conv2d's documentation)."""
+def _convolved(layer: nn.Conv1d | nn.Conv2d, image: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the places of a convolution's output (the formula in torch.nn.Conv2d's documentation)."""
     if layer.padding == "same":
         return image
-    padding = (0, 0) if isinstance(layer.padding, str) else layer.padding
+    padding = (0,) * len(image) if isinstance(layer.padding, str) else layer.padding
     numbers = zip(image, padding, layer.dilation, layer.kernel_size, layer.stride, strict=True)
     sides = tuple((side + 2 * pad - gap * (kernel - 1) - 1) // step + 1 for side, pad, gap, kernel, step in numbers)
     if min(sides) < 1:
-        raise ValueError(f"an image of {'×'.join(map(str, image))} is too small for a kernel of {layer.kernel_size}")
+        raise ValueError(f"an input of {'×'.join(map(str, image))} is too small for a kernel of {layer.kernel_size}")
     return sides
 
 
-def trace(model: nn.Module, input_shape: tuple[int, int, int]) -> Traced:
+def trace(model: nn.Module, input_shape: tuple[int, ...]) -> Traced:
     """Trace a model that lies on the meta device; its layers are not computed and no weight is allocated.
 
     Raises:

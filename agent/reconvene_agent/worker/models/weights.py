@@ -15,10 +15,17 @@ from reconvene_agent.worker.models import initial, tensors
 
 
 class WeightSource(Protocol):
-    """Initial weights of a dense model, one tensor at a time."""
+    """Initial weights of a dense model, one tensor at a time; those of another shape than the dense one are drawn anew."""
+
+    @property
+    def shipped(self) -> bool:
+        """Whether there are weights beyond what the seed tells."""
 
     def weight(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """Return the dense weight called ``name``."""
+        """Return the weight of a layer; ``name`` ends in ``.weight``."""
+
+    def parameter(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """Return a parameter that no layer of PyTorch's owns, such as a position embedding."""
 
     def fill(self, model: nn.Module) -> nn.Module:
         """Give a model on the meta device its weights: shipped ones where the shape is the dense one, else drawn anew."""
@@ -27,11 +34,16 @@ class WeightSource(Protocol):
 class SeedWeights:
     """Weights that the seed alone tells; nothing is read."""
 
+    shipped = False
+
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
     def weight(self, name: str, shape: tuple[int, ...]) -> Tensor:
         return initial.kaiming_normal(name, shape, self._seed)
+
+    def parameter(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        return initial.embedding(name, shape, self._seed)
 
     def fill(self, model: nn.Module) -> nn.Module:
         return initial.materialize(model, self._seed)
@@ -40,12 +52,25 @@ class SeedWeights:
 class FileWeights:
     """Weights from a safetensors file; the seed serves the layers whose shape changed."""
 
+    shipped = True
+
     def __init__(self, path: Path, seed: int) -> None:
         self._path = path
         self._seed = seed
 
-    def weight(self, name: str, shape: tuple[int, ...]) -> Tensor:  # noqa: ARG002 - checked when the bundle was opened
+    def weight(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        found = self._read(name, shape)
+        return initial.kaiming_normal(name, shape, self._seed) if found is None else found
+
+    def parameter(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        found = self._read(name, shape)
+        return initial.embedding(name, shape, self._seed) if found is None else found
+
+    def _read(self, name: str, shape: tuple[int, ...]) -> Tensor | None:
+        """Return the shipped tensor, mapped from the file, or None where its shape is another."""
         with self._open() as file:
+            if tuple(file.get_slice(name).get_shape()) != shape:
+                return None
             tensor: Tensor = file.get_tensor(name)
         return tensor.to(torch.float32)
 
@@ -55,14 +80,19 @@ class FileWeights:
         Raises:
             BundleError: a shipped value is no finite number.
         """
-        initial.materialize(model, self._seed)
-        with self._open() as file, torch.no_grad():
-            for name, tensor in model.state_dict().items():
-                if tuple(file.get_slice(name).get_shape()) == tuple(tensor.shape):
-                    tensor.copy_(file.get_tensor(name))
-                    if not torch.isfinite(tensor).all():
-                        raise BundleError(f"{self._path}: {name} holds values that are not finite numbers")
+        initial.materialize(model, self._seed, self._finite)
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                found = self._finite(name, tuple(buffer.shape))
+                if found is not None:
+                    buffer.copy_(found)
         return model
+
+    def _finite(self, name: str, shape: tuple[int, ...]) -> Tensor | None:
+        found = self._read(name, shape)
+        if found is not None and not torch.isfinite(found).all():
+            raise BundleError(f"{self._path}: {name} holds values that are not finite numbers")
+        return found
 
     def check(self, model: nn.Module) -> None:
         """Refuse a file whose tensors are not those of the dense ``model``.

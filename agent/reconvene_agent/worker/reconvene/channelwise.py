@@ -1,4 +1,4 @@
-"""What operations do to channels, as tables: those that leave them where they are, that join them, that flatten them."""
+"""What operations do to dimensions, as tables: those that leave all where they are, that pool, that join, that reduce."""
 
 from __future__ import annotations
 
@@ -10,67 +10,123 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-ADDITIONS: frozenset[Callable[..., Any] | str] = frozenset(
-    {
-        operator.add,
-        operator.iadd,
-        operator.sub,
-        operator.mul,
-        operator.imul,
-        torch.add,
-        torch.sub,
-        torch.mul,
-        "add",
-        "add_",
-        "sub",
-        "mul",
-    }
-)
-"""Element-wise functions of two tensors: both must have the same channels."""
+Operations = frozenset[Callable[..., Any] | str]
 
-FLATTENINGS: frozenset[Callable[..., Any] | str] = frozenset({torch.flatten, "flatten"})
-
-MEANS: frozenset[Callable[..., Any] | str] = frozenset({torch.mean, "mean"})
-
-CHANNELWISE_MODULES = (
+ELEMENTWISE_MODULES = (
     nn.ReLU,
     nn.ReLU6,
     nn.SiLU,
     nn.GELU,
+    nn.ELU,
     nn.Hardswish,
+    nn.Hardsigmoid,
+    nn.Hardtanh,
     nn.LeakyReLU,
+    nn.Mish,
     nn.Sigmoid,
+    nn.Softplus,
     nn.Tanh,
     nn.Dropout,
+    nn.Dropout1d,
     nn.Dropout2d,
     nn.Identity,
-    nn.MaxPool2d,
-    nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d,
-    nn.AdaptiveMaxPool2d,
 )
-"""Modules that leave every channel where it is."""
+"""Modules that give each entry its own answer."""
 
-CHANNELWISE_FUNCTIONS: frozenset[Callable[..., Any] | str] = frozenset(
+POOLING_MODULES = (
+    nn.MaxPool1d,
+    nn.MaxPool2d,
+    nn.AvgPool1d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool1d,
+    nn.AdaptiveMaxPool2d,
+    nn.Upsample,
+)
+"""Modules that leave every channel where it is, but not the places."""
+
+ELEMENTWISE: Operations = frozenset(
     {
         functional.relu,
         functional.relu6,
         functional.silu,
         functional.gelu,
+        functional.elu,
         functional.hardswish,
+        functional.hardsigmoid,
+        functional.hardtanh,
         functional.leaky_relu,
+        functional.mish,
+        functional.softplus,
         functional.dropout,
-        functional.max_pool2d,
-        functional.avg_pool2d,
-        functional.adaptive_avg_pool2d,
+        functional.dropout2d,
         torch.relu,
         torch.sigmoid,
         torch.tanh,
+        torch.abs,
+        torch.clamp,
+        torch.exp,
+        torch.sqrt,
+        torch.neg,
+        operator.neg,
         "relu",
         "relu_",
         "sigmoid",
         "tanh",
+        "abs",
+        "clamp",
+        "exp",
+        "sqrt",
         "contiguous",
+        "clone",
+        "detach",
+        "float",
     }
 )
-"""Functions and methods that leave every channel where it is."""
+"""Functions and methods that give each entry its own answer."""
+
+POOLING: Operations = frozenset(
+    {
+        functional.max_pool1d,
+        functional.max_pool2d,
+        functional.avg_pool1d,
+        functional.avg_pool2d,
+        functional.adaptive_avg_pool1d,
+        functional.adaptive_avg_pool2d,
+        functional.adaptive_max_pool2d,
+        functional.interpolate,
+    }
+)
+"""Functions that leave every channel where it is, but not the places."""
+
+JOINING: Operations = frozenset(
+    {
+        operator.add,
+        operator.iadd,
+        operator.sub,
+        operator.isub,
+        operator.mul,
+        operator.imul,
+        operator.truediv,
+        operator.pow,
+        torch.add,
+        torch.sub,
+        torch.mul,
+        torch.div,
+        torch.maximum,
+        torch.minimum,
+        "add",
+        "add_",
+        "sub",
+        "mul",
+        "mul_",
+        "div",
+    }
+)
+"""Functions that pair the entries of two tensors: both must have the same ones."""
+
+REDUCING: Operations = frozenset({torch.mean, torch.sum, torch.amax, "mean", "sum", "amax"})
+"""Functions that reduce the dimensions they are told to."""
+
+CONCATENATING: Operations = frozenset({torch.cat, torch.concat})

@@ -7,19 +7,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from reconvene_agent.worker.reconvene.criteria.cut import largest
+
 Masks = dict[str, Tensor]
 """Boolean tensors by layer name, in the shape of the layer's weight; False is pruned."""
 
 
 def draw(model: nn.Module, sizes: Mapping[str, int]) -> Masks:
     """Mask all but the ``sizes[name]`` largest |w| of each layer named."""
-    masks = {}
-    for name, kept in sizes.items():
-        weight = _weight(model, name).detach().abs().reshape(-1)
-        mask = torch.zeros(weight.shape, dtype=torch.bool)
-        mask[torch.topk(weight, kept, sorted=False).indices] = True
-        masks[name] = mask.reshape(_weight(model, name).shape)
-    return masks
+    return {name: largest(_weight(model, name), kept) for name, kept in sizes.items()}
 
 
 def apply(model: nn.Module, masks: Masks) -> None:

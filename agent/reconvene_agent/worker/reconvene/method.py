@@ -5,27 +5,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from torch import nn
 
 from reconvene_agent.core.bundle import ModelSpec
 from reconvene_agent.core.options import MethodOptions
+from reconvene_agent.worker import memory
 from reconvene_agent.worker.models import costs, registry
 from reconvene_agent.worker.models.costs import Costs
 from reconvene_agent.worker.models.opened import OpenBundle
 from reconvene_agent.worker.models.tracing import trace
 from reconvene_agent.worker.reconvene import masks, postprocessor, preprocessor, rectifier, sensitivity
-from reconvene_agent.worker.reconvene.groups import ChannelGroup, find_groups
+from reconvene_agent.worker.reconvene.criteria.subject import Report, Sample, Subject, unheard
+from reconvene_agent.worker.reconvene.groups import Structure, find_groups
 from reconvene_agent.worker.reconvene.masks import Masks
 from reconvene_agent.worker.reconvene.sensitivity import Verdict
+
+TRUNK = "every block shares it (trunk = keep)"
 
 
 @dataclass(frozen=True)
 class LayerReport:
-    """What became of one prunable layer; ``frozen`` says why its width could not change, if so."""
+    """What became of one prunable layer; ``frozen`` says why its width could not change, if so.
+
+    ``weights`` and ``kept`` are counted after the width multiplier, ``width_before`` is that of the dense model.
+    """
 
     name: str
     weights: int
@@ -42,7 +49,7 @@ class Design:
     """A small model on paper.
 
     Attributes:
-        widths: output channels of every producing layer.
+        widths: channels, heads or blocks that every channel group keeps, by the group's name.
         mask_sizes: non-zero weights of each layer that keeps an unstructured mask.
     """
 
@@ -67,42 +74,81 @@ class PrunedModel:
 
 
 @lru_cache(maxsize=4)
-def groups_of(spec: ModelSpec) -> tuple[ChannelGroup, ...]:
+def structure_of(spec: ModelSpec) -> Structure:
     """Return the channel groups of a dense model; kept, since every candidate of a plan asks for the same ones."""
-    return find_groups(trace(registry.build(spec), spec.input))
+    with memory.sparing():
+        return find_groups(trace(registry.build(spec), spec.input))
 
 
-def narrow(spec: ModelSpec, widths: dict[str, int]) -> nn.Module:
-    """Return a model of the given layer widths on the meta device."""
-    groups = groups_of(spec)
-    return postprocessor.resize(registry.build(spec), groups, postprocessor.group_widths(groups, widths))
+def narrow(spec: ModelSpec, widths: Mapping[str, int]) -> nn.Module:
+    """Return a model of the given widths, by group name, on the meta device.
+
+    Raises:
+        BundleError: the widths are not those of this architecture.
+    """
+    structure = structure_of(spec)
+    return postprocessor.resize(registry.build(spec), structure, structure.numbered(widths))
 
 
 class Reconvene:
-    """The method for one bundle and one set of options."""
+    """The method for one bundle and one set of options.
 
-    def __init__(self, bundle: OpenBundle, options: MethodOptions) -> None:
+    ``multiple`` is what narrowed widths are rounded up to where the options leave it open. ``sample`` draws local data
+    for the criteria that need them, ``memory_mb`` is what scoring may take, and ``report`` hears how far it is.
+    """
+
+    def __init__(
+        self,
+        bundle: OpenBundle,
+        options: MethodOptions,
+        multiple: int = 1,
+        sample: Sample | None = None,
+        memory_mb: float | None = None,
+        report: Report = unheard,
+    ) -> None:
         self.spec = bundle.spec
         self._weights = bundle.weights
         self._options = options
-        self._dense = registry.build(self.spec)
-        self._groups = groups_of(self.spec)
+        self._multiple = options.width_multiple or multiple
+        full = _with_trunk_held(structure_of(self.spec)) if options.trunk == "keep" else structure_of(self.spec)
+        self._full = registry.build(self.spec)
+        self._structure = full.narrowed(preprocessor.multiplied(full, options, self._multiple))
+        # What is scored: the dense model, or the uniformly narrower one that the width multiplier makes of it.
+        self._dense = self._narrowed(self._structure.widths)
+        # Scoring may take minutes, and a run prunes to a sparsity that its plan has scored.
+        self._scored: dict[float, tuple[preprocessor.LayerDensity, ...]] = {}
+        self._subject = Subject(
+            shapes=preprocessor.prunable(self._dense, self._structure),
+            weights=self._weights,
+            seed=bundle.manifest.seed,
+            model=lambda: self._narrowed(self._structure.widths),
+            input=self.spec.input,
+            sample=sample,
+            memory_mb=memory_mb,
+            report=report,
+        )
 
     def design(self, sparsities: Sequence[float]) -> list[Design]:
         """Return the small model for each sparsity; the dense weights are read once for all.
 
         Raises:
             BundleError: nothing to prune, or weights that cannot be scored.
+            UsageError: the criterion needs local data, and there are none.
+            AgentError: NO_MEMORY when the criterion does not fit.
         """
-        cuts = preprocessor.densities(self._dense, self._weights, self._options.criterion, sparsities)
-        return [self._design(sparsity, layers) for sparsity, layers in zip(sparsities, cuts, strict=True)]
+        new = [sparsity for sparsity in dict.fromkeys(sparsities) if sparsity not in self._scored]
+        if new:
+            with memory.sparing():
+                cuts = preprocessor.densities(self._subject, self._options.criterion, new)
+            self._scored.update(zip(new, cuts, strict=True))
+        return [self._design(sparsity, self._scored[sparsity]) for sparsity in sparsities]
 
     def _design(self, sparsity: float, layers: tuple[preprocessor.LayerDensity, ...]) -> Design:
-        verdicts = sensitivity.evaluate(layers, self._groups, self._options.average)
-        group_widths = rectifier.rectify(layers, self._groups, verdicts, self._options)
-        widths = postprocessor.layer_widths(self._groups, group_widths)
-        small = narrow(self.spec, widths)
-        held = _held(self._groups)
+        groups = self._structure.groups
+        verdicts = sensitivity.evaluate(layers, groups, self._options.average)
+        widths = rectifier.rectify(layers, groups, verdicts, self._options, self._multiple)
+        small = self._narrowed(widths)
+        held = self._structure.held()
         masked = {}
         if self._options.sensitive == "masked":
             # A resilient layer whose width is held cannot be rectified; it keeps its mask like a sensitive one.
@@ -115,25 +161,31 @@ class Reconvene:
                 kept=layer.kept,
                 density=layer.density,
                 verdict=verdicts[layer.name],
-                width_before=_outputs(self._dense, layer.name),
+                width_before=_outputs(self._full, layer.name),
                 width_after=_outputs(small, layer.name),
                 frozen=held.get(layer.name, ""),
             )
             for layer in layers
         )
-        return Design(self.spec, sparsity, reports, widths, masked)
+        return Design(self.spec, sparsity, reports, self._structure.named(widths), masked)
 
     def build(self, design: Design) -> PrunedModel:
         """Give a design memory and weights: the bundle's where a layer kept its shape, Kaiming's where it did not."""
-        module = self._weights.fill(narrow(self.spec, design.widths))
-        drawn = masks.draw(module, design.mask_sizes)
-        masks.apply(module, drawn)
+        with memory.sparing():
+            module = self._weights.fill(narrow(self.spec, design.widths))
+            drawn = masks.draw(module, design.mask_sizes)
+            masks.apply(module, drawn)
         return PrunedModel(design, module, drawn)
+
+    def _narrowed(self, widths: Sequence[int]) -> nn.Module:
+        return postprocessor.resize(registry.build(self.spec), structure_of(self.spec), widths)
 
 
 def _outputs(model: nn.Module, name: str) -> int:
     return model.get_parameter(f"{name}.weight").shape[0]
 
 
-def _held(groups: Sequence[ChannelGroup]) -> dict[str, str]:
-    return {name: group.frozen for group in groups if group.frozen for name in group.producers}
+def _with_trunk_held(structure: Structure) -> Structure:
+    """Return the structure with the width that all blocks of a transformer share held."""
+    groups = tuple(replace(group, frozen=TRUNK) if group.trunk and not group.frozen else group for group in structure.groups)
+    return Structure(groups, structure.sides)

@@ -5,90 +5,90 @@ Eccles et al. 2024 (arXiv 2404.16877). Works on the meta device: only the small 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
-from reconvene_agent.core.errors import BundleError
-from reconvene_agent.worker.reconvene.groups import ChannelGroup
+from reconvene_agent.worker.models.layers import BATCH_NORMS, CONVOLUTIONS
+from reconvene_agent.worker.reconvene.groups import Structure
 
 
-def resize(model: nn.Module, groups: Sequence[ChannelGroup], widths: Sequence[int]) -> nn.Module:
-    """Give every layer of a model on the meta device the size that its groups' widths ask for; changes the model itself."""
-    for group, width in zip(groups, widths, strict=True):
-        if width == group.width:
+def resize(model: nn.Module, structure: Structure, widths: Sequence[int]) -> nn.Module:
+    """Give every layer of a model on the meta device the size that the groups' widths ask for; changes the model itself."""
+    sizes: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    dense = structure.widths
+    for side in structure.sides:
+        if side.size(widths) != side.size(dense):
+            sizes[side.layer][side.side] = side.size(widths)
+    parameters = dict(model.named_parameters())
+    for name, changed in sizes.items():
+        if name in parameters:
+            _resize_parameter(model, name, changed)
             continue
-        for slot in group.slots:
-            layer = model.get_submodule(slot.layer)
-            if isinstance(layer, nn.Conv2d):
-                _resize_convolution(layer, slot.side, width)
-            elif isinstance(layer, nn.BatchNorm2d):
-                _resize_norm(layer, width)
-            elif isinstance(layer, nn.Linear):
-                _resize_linear(layer, slot.side, width * slot.times)
+        layer = model.get_submodule(name)
+        if isinstance(layer, CONVOLUTIONS):
+            _resize_convolution(layer, changed)
+        elif isinstance(layer, nn.Linear):
+            _resize_linear(layer, changed)
+        elif isinstance(layer, BATCH_NORMS):
+            _resize_norm(layer, changed["both"])
+        elif isinstance(layer, nn.LayerNorm):
+            layer.normalized_shape = (changed["both"],)
+            _reset(layer, (changed["both"],))
+        elif isinstance(layer, nn.GroupNorm):
+            layer.num_groups = changed.get("groups", layer.num_groups)
+            layer.num_channels = changed.get("both", layer.num_channels)
+            _reset(layer, (layer.num_channels,))
     return model
 
 
-def _resize_convolution(layer: nn.Conv2d, side: str, width: int) -> None:
-    if side == "both":
-        layer.groups = width
-    if side in ("in", "both"):
-        layer.in_channels = width
-    if side in ("out", "both"):
-        layer.out_channels = width
-    shape = (layer.out_channels, layer.in_channels // layer.groups, *layer.kernel_size)
-    layer.weight = nn.Parameter(torch.empty(shape, device="meta"))
-    if layer.bias is not None:
-        layer.bias = nn.Parameter(torch.empty(layer.out_channels, device="meta"))
+def _resize_convolution(layer: nn.Conv1d | nn.Conv2d, changed: Mapping[str, int]) -> None:
+    layer.groups = changed.get("groups", layer.groups)
+    layer.in_channels = changed.get("in", layer.in_channels)
+    layer.out_channels = changed.get("out", layer.out_channels)
+    _reset(layer, (layer.out_channels, layer.in_channels // layer.groups, *layer.kernel_size), bias=layer.out_channels)
 
 
-def _resize_norm(layer: nn.BatchNorm2d, width: int) -> None:
+def _resize_linear(layer: nn.Linear, changed: Mapping[str, int]) -> None:
+    layer.in_features = changed.get("in", layer.in_features)
+    layer.out_features = changed.get("out", layer.out_features)
+    _reset(layer, (layer.out_features, layer.in_features), bias=layer.out_features)
+
+
+def _resize_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, width: int) -> None:
     layer.num_features = width
-    if layer.affine:
-        layer.weight = nn.Parameter(torch.empty(width, device="meta"))
-        layer.bias = nn.Parameter(torch.empty(width, device="meta"))
+    _reset(layer, (width,))
     if layer.track_running_stats:
         layer.running_mean = torch.empty(width, device="meta")
         layer.running_var = torch.empty(width, device="meta")
 
 
-def _resize_linear(layer: nn.Linear, side: str, width: int) -> None:
-    if side == "in":
-        layer.in_features = width
-    else:
-        layer.out_features = width
-    layer.weight = nn.Parameter(torch.empty(layer.out_features, layer.in_features, device="meta"))
-    if layer.bias is not None and side == "out":
-        layer.bias = nn.Parameter(torch.empty(width, device="meta"))
+def _reset(layer: nn.Module, weight: tuple[int, ...], bias: int | None = None) -> None:
+    """Give a layer parameters of another size; one that has no weight or no bias keeps none."""
+    for name, shape in (("weight", weight), ("bias", weight if bias is None else (bias,))):
+        if getattr(layer, name) is not None:
+            setattr(layer, name, nn.Parameter(torch.empty(shape, device="meta")))
 
 
-def layer_widths(groups: Sequence[ChannelGroup], widths: Sequence[int]) -> dict[str, int]:
-    """Return the output channels of every producing layer."""
-    return {name: width for group, width in zip(groups, widths, strict=True) for name in group.producers}
-
-
-def group_widths(groups: Sequence[ChannelGroup], layers: Mapping[str, int]) -> tuple[int, ...]:
-    """Return the groups' widths from those of their producing layers: the inverse of ``layer_widths``.
-
-    Raises:
-        BundleError: a layer is missing, layers of one group disagree, or a width is not between 1 and the dense one.
-    """
-    widths = []
-    for group in groups:
-        found = {layers.get(name, 0) for name in group.producers} or {group.width}
-        width = found.pop()
-        if found or not 1 <= width <= group.width or (group.frozen and width != group.width):
-            raise BundleError(f"widths of {', '.join(group.producers)} do not fit the architecture")
-        widths.append(width)
-    return tuple(widths)
+def _resize_parameter(model: nn.Module, name: str, changed: Mapping[str, int]) -> None:
+    owner, _, own = name.rpartition(".")
+    shape = list(model.get_parameter(name).shape)
+    for dimension, size in changed.items():
+        shape[int(dimension)] = size
+    setattr(model.get_submodule(owner), own, nn.Parameter(torch.empty(shape, device="meta")))
 
 
 def mask_sizes(dense: Mapping[str, int], pruned: nn.Module) -> dict[str, int]:
-    """Return how many weights of each layer in ``dense`` (kept weights by name) stay non-zero, where that is not all of them."""
+    """Return how many weights of each layer in ``dense`` (kept weights by name) stay non-zero, where that is not all of them.
+
+    At least as many as the layer has filters: a criterion may give a layer none, and nothing would pass through it any more.
+    """
     sizes = {}
     for name, kept in dense.items():
-        weight = pruned.get_submodule(name).weight
-        if isinstance(weight, torch.Tensor) and kept < weight.numel():
-            sizes[name] = kept
+        weight = pruned.get_parameter(f"{name}.weight")
+        left = max(kept, len(weight))
+        if left < weight.numel():
+            sizes[name] = left
     return sizes

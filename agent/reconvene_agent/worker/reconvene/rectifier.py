@@ -9,18 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from reconvene_agent.core.options import MethodOptions
+from reconvene_agent.core.options import MethodOptions, Width
 from reconvene_agent.worker.reconvene.groups import ChannelGroup
 from reconvene_agent.worker.reconvene.preprocessor import LayerDensity
 from reconvene_agent.worker.reconvene.sensitivity import Verdict, group_density
+from reconvene_agent.worker.reconvene.widths import rounded
 
 
-def kept_width(width: int, density: float, options: MethodOptions) -> int:
-    """Return how many of ``width`` channels stay at this density; at least the minimum width, never more than there were."""
-    share = density if options.width == "density" else math.sqrt(density)
-    # The tolerance keeps an exact product such as 0.1·50 from being rounded up by its binary representation.
-    kept = math.ceil(share * width - 1e-9)
-    return min(width, max(kept, options.min_width))
+def share(density: float, width: Width) -> float:
+    """Return the share of its filters that a layer of this density keeps."""
+    return density if width == "density" else math.sqrt(density)
 
 
 def rectify(
@@ -28,13 +26,19 @@ def rectify(
     groups: Sequence[ChannelGroup],
     verdicts: Mapping[str, Verdict],
     options: MethodOptions,
+    multiple: int,
 ) -> tuple[int, ...]:
-    """Return the new width of every group: narrower where its producers are resilient and nothing holds it."""
+    """Return the new width of every group: narrower where its producers are resilient and nothing holds it.
+
+    With ``sensitive = "shrink"`` sensitive groups become narrower as well. Widths are rounded up to ``multiple``.
+    """
     by_name = {layer.name: layer for layer in layers}
     widths = []
     for group in groups:
         density = group_density(group, by_name)
-        resilient = any(verdicts.get(name) == "resilient" for name in group.producers)
-        free = density is not None and resilient and not group.frozen
-        widths.append(kept_width(group.width, density, options) if free and density is not None else group.width)
+        resilient = options.sensitive == "shrink" or any(verdicts.get(name) == "resilient" for name in group.producers)
+        if density is None or group.frozen or not resilient:
+            widths.append(group.width)
+        else:
+            widths.append(rounded(share(density, options.width) * group.width, group, options.min_width, multiple))
     return tuple(widths)

@@ -12,8 +12,12 @@ SHIFT_SHARE = 8
 
 
 def augment(images: Tensor, kind: Augment, generator: torch.Generator) -> Tensor:
-    """Shift each image (N, C, H, W) by its own random amount, and mirror half of them for ``shift-flip``; edges repeat."""
-    if kind == "none":
+    """Shift each image (N, C, H, W) by its own random amount, and mirror half of them for ``shift-flip``; edges repeat.
+
+    Windows and features come back as they are, whatever ``kind`` says: where in a window a signal lies, or which side of it is
+    first, may be what tells its class.
+    """
+    if kind == "none" or images.ndim != 4:
         return images
     shifted = _shift(images, generator)
     if kind == "shift":

@@ -40,7 +40,7 @@ class Interrupted(Exception):  # noqa: N818 - not an error
 
 @dataclass(frozen=True)
 class Epoch:
-    """Figures of one finished epoch; ``loss`` is the mean over its training images seen in this process."""
+    """Figures of one finished epoch; ``loss`` is the mean over its training inputs seen in this process."""
 
     number: int
     loss: float
@@ -65,7 +65,7 @@ class Trainer:
         self._data = data
         self._options = options
         self._batch = min(batch, len(data.train))
-        # A last batch of one image has no variance to normalise by, so it is left out.
+        # A last batch of one has no variance to normalise by, so it is left out.
         full, rest = divmod(len(data.train), self._batch)
         self._steps_per_epoch = full + (1 if rest > 1 else 0)
         self._total = self._steps_per_epoch * options.epochs
@@ -77,8 +77,6 @@ class Trainer:
             weight_decay=options.weight_decay,
             nesterov=True,
         )
-        self._mean = torch.tensor(data.mean).view(1, -1, 1, 1)
-        self._std = torch.tensor(data.std).view(1, -1, 1, 1)
 
     def run(self, report: Report, on_epoch: Callable[[Epoch], None]) -> Position:
         """Train to the end, from the checkpoint if there is one; return the position reached.
@@ -119,12 +117,12 @@ class Trainer:
 
     @property
     def batch(self) -> int:
-        """Images per step: what was asked for, or all there are."""
+        """Inputs per step: what was asked for, or all there are."""
         return self._batch
 
     @property
     def images(self) -> int:
-        """Training images that the whole run works through, epochs counted."""
+        """Training inputs, of whatever kind, that the whole run works through, epochs counted."""
         full, rest = divmod(len(self._data.train), self._batch)
         return self._options.epochs * (full * self._batch + (rest if rest > 1 else 0))
 
@@ -132,10 +130,10 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = one_cycle(step, self._total, self._options.learning_rate)
         numbers = chosen.numpy()
-        images = torch.from_numpy(self._data.train.images[numbers])
-        images = augment(images, self._options.augment, generator(self._options.seed, f"augment:{step}"))
+        raw = torch.from_numpy(self._data.train.inputs[numbers])
+        raw = augment(raw, self._options.augment, generator(self._options.seed, f"augment:{step}"))
         self._model.train()
-        logits = self._model((images / 255.0 - self._mean) / self._std)
+        logits = self._model(torch.from_numpy(self._data.normalized(raw.numpy())))
         loss = functional.cross_entropy(logits, torch.from_numpy(self._data.train.classes[numbers]))
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -150,9 +148,9 @@ class Trainer:
 
 
 def accuracy(model: nn.Module, data: Dataset, part: Part, report: Callable[[float], None]) -> float:
-    """Return the share of a part's images (0 to 1) that the model classifies rightly; leaves the model in evaluation mode.
+    """Return the share of a part's inputs (0 to 1) that the model classifies rightly; leaves the model in evaluation mode.
 
-    ``report`` hears the share of images done before each batch, since on a small board many of them take long.
+    ``report`` hears the share of inputs done before each batch, since on a small board many of them take long.
     """
     model.eval()
     right = 0
@@ -160,6 +158,6 @@ def accuracy(model: nn.Module, data: Dataset, part: Part, report: Callable[[floa
         for start in range(0, len(part), EVALUATION_BATCH):
             report(start / len(part))
             chosen = slice(start, start + EVALUATION_BATCH)
-            logits = model(torch.from_numpy(data.normalized(part.images[chosen])))
+            logits = model(torch.from_numpy(data.normalized(part.inputs[chosen])))
             right += int((logits.argmax(1) == torch.from_numpy(part.classes[chosen])).sum())
     return right / len(part)
