@@ -16,7 +16,7 @@ from typing import Any
 
 MIN_SMALLER = 15.0
 MIN_FASTER = 2.0
-METHOD = ["--average", "mean", "--width", "density", "--sensitive", "dense"]
+METHOD = ["--average", "mean", "--width", "density", "--sensitive", "dense", "--width-multiple", "1"]
 
 
 def agent(*words: str) -> Any:

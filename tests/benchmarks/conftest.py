@@ -1,0 +1,8 @@
+"""Makes the benchmarks importable, as they are when one is started by its path."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
