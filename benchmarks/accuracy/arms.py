@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from reconvene_agent.worker.reconvene.method import Design
 
 ALPHAS = (0.7, 0.5)
 NARROW = (0.85, 0.7, 0.5, 0.35)
+HALVED = (0.7, 0.5)
 MIDDLE = 0.7
 """The width multiplier of ours whose latency the filter norm and the search have to meet."""
 
@@ -88,6 +90,21 @@ def ours(point: Point, alpha: float, sensitive: str) -> Design:
     return _reconvene(point, alpha, width="sqrt", sensitive=sensitive)
 
 
+def _halved(point: Point, alpha: float) -> Design:
+    """Return our design for a width multiplier at the lowest sparsity that halves what the uniformly narrower network stores.
+
+    No width is above the narrower network's, so neither is the latency: the multiplier answers it, the sparsity the memory.
+    """
+    most = engine.uniform(point.family, alpha).costs().params / 2
+    hundredths = range(100)
+    first = bisect_left(hundredths, True, key=lambda step: ours(_at(point, step), alpha, "dense").costs().params <= most)
+    return ours(_at(point, first), alpha, "dense")
+
+
+def _at(point: Point, hundredths: int) -> Point:
+    return replace(point, sparsity=hundredths / 100)
+
+
 def _reconvene(point: Point, alpha: float = 1.0, **options: Any) -> Design:
     return engine.design(point.family.spec, point.seed, point.sparsity, point.family.options(alpha, **options))
 
@@ -138,6 +155,7 @@ def _catalogue() -> dict[str, Arm]:
         for sensitive in ("dense", "masked"):
             design = partial(ours, alpha=alpha, sensitive=sensitive)
             arms.append(Arm(f"ours {alpha} {sensitive}", f"α {alpha} {sensitive}", "ours", design))
+    arms += [Arm(f"half of {alpha}", f"½ of ×{alpha}", "ours", partial(_halved, alpha=alpha)) for alpha in HALVED]
     arms.append(Arm("shrink", "all by √d", "shrink", partial(_reconvene, width="sqrt", sensitive="shrink")))
     arms += [Arm(f"narrower {share}", f"×{share}", "narrower", partial(_uniform, multiplier=share)) for share in NARROW]
     for alpha in ALPHAS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from accuracy.arms import ALPHAS, MIDDLE
+from accuracy.arms import ALPHAS, HALVED, MIDDLE
 from accuracy.summary import Row
 
 TIE = 0.3
@@ -50,6 +50,8 @@ def _cells(row: Row, dense: Row | None) -> tuple[str, ...]:
 def verdicts(rows: Mapping[str, Row]) -> list[str]:
     """Return what follows from the rows, one line for each question that they can answer."""
     pairs = [(f"ours {alpha} {kind}", f"narrower as {alpha}") for alpha in ALPHAS for kind in ("dense", "masked")]
+    pairs += [(f"half of {alpha}", f"narrower {alpha}") for alpha in HALVED]
+    pairs += [(f"half of {HALVED[0]}", f"narrower {HALVED[1]}")]
     pairs += [
         (f"ours {MIDDLE} dense", "search"),
         (f"ours {MIDDLE} dense", "filter norm"),

@@ -27,20 +27,25 @@ def resident_mb() -> float:
 def settled_mb() -> float:
     """Return the resident memory after what was freed has gone back to the system: a base line to measure from."""
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own; other C libraries return memory by themselves
-    if trim is not None:
-        trim(0)
+    trim()
     return resident_mb()
+
+
+def trim() -> None:
+    """Give what was freed back to the system."""
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own; other C libraries do it by themselves
+    if malloc_trim is not None:
+        malloc_trim(0)
 
 
 # Of glibc's mallopt(3).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_SPARING, _USUAL = 1 << 18, 1 << 25
+_USUAL = 1 << 25
 
 
 @contextmanager
-def sparing() -> Iterator[None]:
-    """Let every larger block go back to the system as soon as it is freed, instead of being kept for the next one.
+def sparing(larger: int = 1 << 18) -> Iterator[None]:
+    """Let every block of ``larger`` bytes or more go back to the system when it is freed, not be kept for the next one.
 
     Slower where blocks come and go as quickly as in training, so afterwards glibc keeps them as it usually comes to do.
     """
@@ -48,7 +53,7 @@ def sparing() -> Iterator[None]:
     if mallopt is None:
         yield
         return
-    mallopt(_M_MMAP_THRESHOLD, _SPARING)
+    mallopt(_M_MMAP_THRESHOLD, larger)
     try:
         yield
     finally:

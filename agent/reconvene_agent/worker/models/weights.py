@@ -55,8 +55,15 @@ class FileWeights:
     shipped = True
 
     def __init__(self, path: Path, seed: int) -> None:
+        """Look at what the file holds.
+
+        Raises:
+            BundleError: it cannot be read.
+        """
         self._path = path
         self._seed = seed
+        with self._open() as file:
+            self._shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a mapping
 
     def weight(self, name: str, shape: tuple[int, ...]) -> Tensor:
         found = self._read(name, shape)
@@ -68,9 +75,10 @@ class FileWeights:
 
     def _read(self, name: str, shape: tuple[int, ...]) -> Tensor | None:
         """Return the shipped tensor, mapped from the file, or None where its shape is another."""
+        if self._shapes[name] != shape:
+            return None
+        # A file of its own for each tensor: pages once read stay in memory for as long as a file is open.
         with self._open() as file:
-            if tuple(file.get_slice(name).get_shape()) != shape:
-                return None
             tensor: Tensor = file.get_tensor(name)
         return tensor.to(torch.float32)
 
@@ -101,8 +109,7 @@ class FileWeights:
             BundleError: names or shapes differ.
         """
         expected = tensors.shapes(model.state_dict())
-        with self._open() as file:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        found = self._shapes
         wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         if wrong:
             raise BundleError(f"{self._path}: {len(wrong)} tensors do not match the architecture, {wrong[0]} among them")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from reconvene_agent.worker.reconvene.criteria.cut import largest
+
+# PyTorch makes numbers of a mask before it multiplies by them: so many at a time.
+_AT_ONCE = 1 << 15
 
 Masks = dict[str, Tensor]
 """Boolean tensors by layer name, in the shape of the layer's weight; False is pruned."""
@@ -22,7 +26,10 @@ def apply(model: nn.Module, masks: Masks) -> None:
     """Set every pruned weight to zero. Done after each step of the optimizer, since momentum and decay move zeros too."""
     with torch.no_grad():
         for name, mask in masks.items():
-            _weight(model, name).mul_(mask)
+            weight = _weight(model, name)
+            rows = max(1, _AT_ONCE // math.prod(weight.shape[1:]))
+            for some, part in zip(torch.split(weight, rows), torch.split(mask, rows), strict=True):
+                some.mul_(part)
 
 
 def _weight(model: nn.Module, name: str) -> Tensor:

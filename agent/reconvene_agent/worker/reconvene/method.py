@@ -171,7 +171,8 @@ class Reconvene:
 
     def build(self, design: Design) -> PrunedModel:
         """Give a design memory and weights: the bundle's where a layer kept its shape, Kaiming's where it did not."""
-        with memory.sparing():
+        memory.trim()
+        with memory.sparing(1 << 16):
             module = self._weights.fill(narrow(self.spec, design.widths))
             drawn = masks.draw(module, design.mask_sizes)
             masks.apply(module, drawn)

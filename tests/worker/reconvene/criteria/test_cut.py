@@ -80,6 +80,6 @@ def test_a_mask_of_the_largest_keeps_exactly_so_many_and_the_first_of_equal_ones
 def test_scores_are_looked_at_in_parts_that_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     layers = [torch.randn(size, generator=torch.Generator().manual_seed(size)) for size in (7, 64, 33)]
     whole, mask = cut_at(layers, [10, 90]).kept(), largest(layers[1], 20)
-    monkeypatch.setattr(cut, "_AT_ONCE", 5)
+    monkeypatch.setattr(cut, "_LEAST_AT_ONCE", 5)
     assert cut_at(layers, [10, 90]).kept() == whole
     assert torch.equal(largest(layers[1], 20), mask)

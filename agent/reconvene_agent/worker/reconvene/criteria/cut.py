@@ -16,21 +16,21 @@ from torch import Tensor
 _SHIFT = 17
 _INFINITE = 0x7F800000
 _MAGNITUDE = 0x7FFFFFFF
-# The bin of zero; negative scores lie below it. Not a number lies beyond both infinities.
-_ZERO = 1 << (31 - _SHIFT)
-_BINS = 2 * _ZERO + 1
-# Scores are looked at so many at a time: what is computed from them takes several times their memory.
-_AT_ONCE = 1 << 15
+# Bins on either side of that of zero. Not a number lies beyond both infinities.
+_SIDE = 1 << (31 - _SHIFT)
+# Scores are looked at so many at a time, and a small layer's by sixteenths: what is computed takes several times their memory.
+_LEAST_AT_ONCE, _MOST_AT_ONCE = 1 << 13, 1 << 16
 
-# NumPy picks the few values of a bin out of many five times as fast as PyTorch.
+# NumPy picks the few values of a bin out of many five times as fast as PyTorch, which counts faster.
 Ordered = NDArray[np.int32]
 
 
 def _ordered(scores: Tensor, magnitudes: bool) -> Iterator[Ordered]:
     """Yield scores (of any shape), or their magnitudes, some at a time as integers that sort alike."""
     flat = scores.detach().reshape(-1)
-    for start in range(0, len(flat), _AT_ONCE):
-        bits = flat[start : start + _AT_ONCE].to(torch.float32).contiguous().numpy().view(np.int32)
+    at_once = min(max(len(flat) // 16, _LEAST_AT_ONCE), _MOST_AT_ONCE)
+    for start in range(0, len(flat), at_once):
+        bits = flat[start : start + at_once].to(torch.float32).contiguous().numpy().view(np.int32)
         size = bits & _MAGNITUDE
         yield size if magnitudes else np.where(bits < 0, -size, size)
 
@@ -44,29 +44,38 @@ class Histogram:
         Raises:
             ValueError: one is not a finite number.
         """
-        counts = np.zeros(_BINS, dtype=np.int64)
+        # Bins are numbered from the lowest that may occur.
+        zero = 0 if magnitudes else _SIDE
+        counts = np.zeros(zero + _SIDE + 1, dtype=np.int64)
         for ordered in _ordered(scores, magnitudes):
-            if magnitudes:
-                counts[_ZERO:] += np.bincount(ordered >> _SHIFT, minlength=_BINS - _ZERO)
-            else:
-                counts += np.bincount((ordered >> _SHIFT) + _ZERO, minlength=_BINS)
+            bins = (ordered >> _SHIFT) + zero
+            counts += torch.bincount(torch.from_numpy(bins), minlength=len(counts)).numpy()
         self.magnitudes = magnitudes
         finite = _INFINITE >> _SHIFT
-        bad = int(counts[_ZERO - finite : _ZERO + finite].sum()) != scores.numel()
+        lowest = max(0, zero - finite)
+        bad = int(counts[lowest : zero + finite].sum()) != scores.numel()
         # The lowest numbers share a bin with the infinity below them.
-        if bad or (counts[_ZERO - finite] and not torch.isfinite(scores.to(torch.float32)).all()):
+        if bad or (zero and counts[lowest] and not torch.isfinite(scores.to(torch.float32)).all()):
             raise ValueError(f"{name} holds values that are not finite numbers")
         # What lies outside the scores would only take memory.
         used = np.flatnonzero(counts)
-        self._first = int(used[0]) if len(used) else 0
-        self._counts = counts[self._first : int(used[-1]) + 1].copy() if len(used) else counts[:0].copy()
+        first, end = (int(used[0]), int(used[-1]) + 1) if len(used) else (zero, zero)
+        self._counts = counts[first:end].copy()
+        self.first = first - zero
+        """The lowest bin in use; that of zero is 0."""
 
-    def add_to(self, total: NDArray[np.int64]) -> None:
-        total[self._first : self._first + len(self._counts)] += self._counts
+    @property
+    def end(self) -> int:
+        """The bin above the highest in use."""
+        return self.first + len(self._counts)
+
+    def add_to(self, total: NDArray[np.int64], first: int) -> None:
+        """Add the counts to those of all layers, whose lowest bin is ``first``."""
+        total[self.first - first : self.end - first] += self._counts
 
     def above(self, cut: int) -> int:
         """Return how many scores lie in higher bins than ``cut``."""
-        return int(self._counts[max(0, cut + 1 - self._first) :].sum())
+        return int(self._counts[max(0, cut + 1 - self.first) :].sum())
 
 
 class Cuts:
@@ -74,11 +83,13 @@ class Cuts:
 
     def __init__(self, histograms: Mapping[str, Histogram], keeps: Sequence[int]) -> None:
         """Find the bins of the cuts that keep so many scores each, of all layers together."""
-        total = np.zeros(_BINS, dtype=np.int64)
+        first = min(histogram.first for histogram in histograms.values())
+        end = max(histogram.end for histogram in histograms.values())
+        total = np.zeros(end - first, dtype=np.int64)
         for histogram in histograms.values():
-            histogram.add_to(total)
+            histogram.add_to(total, first)
         running = total[::-1].cumsum()  # scores in a bin or a higher one, from the highest bin down
-        self._bins = [_BINS - 1 - int(np.searchsorted(running, keep)) for keep in keeps]
+        self._bins = [end - 1 - int(np.searchsorted(running, keep)) for keep in keeps]
         self._keeps = list(keeps)
         self._above = [{name: histogram.above(cut) for name, histogram in histograms.items()} for cut in self._bins]
         self._names = list(histograms)
@@ -91,7 +102,7 @@ class Cuts:
         for ordered in _ordered(scores, self._magnitudes):
             bins = ordered >> _SHIFT
             for cut, found in self._found.items():
-                some = ordered[bins == cut - _ZERO]
+                some = ordered[bins == cut]
                 if len(some):
                     found.append((index, some))
 
@@ -120,7 +131,7 @@ class Cuts:
 
         For scores that are not negative.
         """
-        return [float(np.int32((cut - _ZERO) << _SHIFT).view(np.float32)) for cut in self._bins]
+        return [float(np.int32(cut << _SHIFT).view(np.float32)) for cut in self._bins]
 
     def _inside(self, cut: int) -> tuple[NDArray[np.int64], Ordered]:
         found = self._found[cut]
