@@ -2,9 +2,9 @@
 
 Both start from the same shipped weights and end with a small model in memory; each runs in a process of its own, on one
 core, the two in turn. Imports count for neither. Our memory is also set against what it must be at least: the largest layer
-and the pruned model with its masks where weights are shipped, the pruned model alone where a seed tells them. Prints medians, draws a plot
-(PNG and SVG), and fails where VGG-16 from shipped weights takes more than half of Torch-Pruning's time or more than 1.2 times
-the least memory.
+and the pruned model with its masks where weights are shipped, the pruned model alone where a seed tells them. Prints
+medians, draws a plot (PNG and SVG), and fails where VGG-16 takes more than half of Torch-Pruning's time from shipped
+weights, or more than 1.2 times the least memory from these or from a seed.
 """
 
 from __future__ import annotations
@@ -162,9 +162,9 @@ def show(medians: dict[str, dict[str, dict[str, float]]]) -> bool:
             print(f"{model:<14}{way:>9}{row['peak']:>10.1f}{row['pruned']:>10.1f}{row['largest']:>10.1f}{times:>14.2f}×")
     vgg = medians["vgg16"]
     share = vgg["weights"]["seconds"] / vgg["torch-pruning"]["seconds"]
-    room = times_least(vgg["weights"], "weights")
+    room = max(times_least(vgg[way], way) for way in ("weights", "seed"))
     print(f"\nVGG-16 from weights: {share:.2f}× of Torch-Pruning's time (aim {MAX_SHARE_OF_TIME:g}×),", end=" ")
-    print(f"{room:.2f}× of the least memory (aim {MAX_TIMES_LEAST_MEMORY:g}×)")
+    print(f"from these or a seed at most {room:.2f}× of the least memory (aim {MAX_TIMES_LEAST_MEMORY:g}×)")
     return share <= MAX_SHARE_OF_TIME and room <= MAX_TIMES_LEAST_MEMORY
 
 
