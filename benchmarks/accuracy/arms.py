@@ -91,14 +91,21 @@ def ours(point: Point, alpha: float, sensitive: str) -> Design:
 
 
 def _halved(point: Point, alpha: float) -> Design:
-    """Return our design for a width multiplier at the lowest sparsity that halves what the uniformly narrower network stores.
+    """Return our design for a width multiplier at the lowest sparsity that halves the uniformly narrower network's file.
 
     No width is above the narrower network's, so neither is the latency: the multiplier answers it, the sparsity the memory.
     """
-    most = engine.uniform(point.family, alpha).costs().params / 2
+    most = engine.uniform(point.family, alpha).costs().file_bytes / 2
     hundredths = range(100)
-    first = bisect_left(hundredths, True, key=lambda step: ours(_at(point, step), alpha, "dense").costs().params <= most)
+    first = bisect_left(hundredths, True, key=lambda step: ours(_at(point, step), alpha, "dense").costs().file_bytes <= most)
     return ours(_at(point, first), alpha, "dense")
+
+
+def _as_large(point: Point) -> Design:
+    """Return the widest uniformly narrower network whose file is no larger than that of our default reading."""
+    most = _reconvene(point, average="mean", width="sqrt", sensitive="dense").costs().file_bytes
+    narrower = (engine.uniform(point.family, share / 100) for share in range(99, 0, -1))
+    return next(design for design in narrower if design.costs().file_bytes <= most)
 
 
 def _at(point: Point, hundredths: int) -> Point:
@@ -162,6 +169,7 @@ def _catalogue() -> dict[str, Arm]:
         arms.append(
             Arm(f"narrower as {alpha}", f"×… as α {alpha}", "narrower", partial(_matched, key=str(alpha)), match=str(alpha))
         )
+    arms.append(Arm("narrower in bytes", "×… in bytes", "narrower", _as_large))
     arms += [
         Arm("filter norm", "filter norm", "filter norm", make=_filter_norm, match=str(MIDDLE)),
         Arm("search", "search", "search", make=_searched),

@@ -51,7 +51,7 @@ def verdicts(rows: Mapping[str, Row]) -> list[str]:
     """Return what follows from the rows, one line for each question that they can answer."""
     pairs = [(f"ours {alpha} {kind}", f"narrower as {alpha}") for alpha in ALPHAS for kind in ("dense", "masked")]
     pairs += [(f"half of {alpha}", f"narrower {alpha}") for alpha in HALVED]
-    pairs += [(f"half of {HALVED[0]}", f"narrower {HALVED[1]}")]
+    pairs += [("mean/sqrt/dense", "narrower in bytes"), (f"half of {HALVED[0]}", f"narrower {HALVED[1]}")]
     pairs += [
         (f"ours {MIDDLE} dense", "search"),
         (f"ours {MIDDLE} dense", "filter norm"),

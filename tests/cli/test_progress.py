@@ -20,13 +20,13 @@ LATENCY = {"p50": 1.0, "p95": 1.2345}
 TOLD: dict[str, tuple[str, dict[str, Any], str]] = {
     "a plan": (
         "plan",
-        {"chosen": {"sparsity": 0.85, "params": 1030056, "latency_ms": LATENCY}},
+        {"chosen": {"sparsity": 0.85, "width_multiplier": 1.0, "params": 1030056, "latency_ms": LATENCY}},
         "plan: sparsity 0.85, 1,030,056 parameters, p95 1.23 ms",
     ),
     "an unmeasured plan": (
         "plan",
-        {"chosen": {"sparsity": 0.5, "params": 10, "latency_ms": None}},
-        "plan: sparsity 0.5, 10 parameters",
+        {"chosen": {"sparsity": 0.5, "width_multiplier": 0.7, "params": 10, "latency_ms": None}},
+        "plan: width ×0.7, sparsity 0.5, 10 parameters",
     ),
     "a pruning": (
         "prune",

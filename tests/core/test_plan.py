@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from random import Random
 
 import msgspec
 import pytest
@@ -16,7 +17,8 @@ from reconvene_agent.core.plan import (
     impose,
     infeasible,
     judge,
-    next_to_measure,
+    named,
+    next_step,
     settle,
     worst_miss,
 )
@@ -25,9 +27,11 @@ from reconvene_agent.core.release import Latency
 MIB = 2**20
 
 
-def candidate(sparsity: float, memory: float = 10.0, p95: float | None = None, mib: float = 1.0) -> Candidate:
+def candidate(
+    sparsity: float, memory: float = 10.0, p95: float | None = None, mib: float = 1.0, multiplier: float = 1.0
+) -> Candidate:
     latency = None if p95 is None else Latency(p95 / 2, p95, 9)
-    return Candidate(sparsity, 1000, int(mib * MIB), 5000, memory, 10 * memory, latency)
+    return Candidate(sparsity, multiplier, 1000, int(mib * MIB), 5000, memory, 10 * memory, latency)
 
 
 def limits(latency: float | None = None, memory: float | None = None, mib: float | None = None) -> Budget:
@@ -39,25 +43,46 @@ def limits(latency: float | None = None, memory: float | None = None, mib: float
 
 @dataclass
 class Bench:
-    """Plays the measuring worker: ``truth`` holds the latency of every candidate."""
+    """Plays the worker that costs and measures: ``paper`` and ``truth`` hold every candidate of every width."""
 
-    candidates: list[Candidate]
-    truth: list[float]
+    paper: list[list[Candidate]]
+    truth: list[list[float]]
     budget: Budget
+    costed: int = 0
     measured: int = 0
 
     def plan(self) -> Plan:
-        while (index := next_to_measure(self.candidates, self.budget)) is not None:
-            assert self.candidates[index].latency_ms is None, "nothing is measured twice"
-            latency = Latency(self.truth[index] / 2, self.truth[index], 9)
-            self.candidates[index] = msgspec.structs.replace(self.candidates[index], latency_ms=latency)
+        columns: list[list[Candidate] | None] = [None] * len(self.paper)
+        while (step := next_step(columns, self.budget)) is not None:
+            index, row = step
+            column = columns[index]
+            if column is None or row is None:
+                assert column is None, "nothing is costed twice"
+                columns[index] = list(self.paper[index])
+                self.costed += 1
+                continue
+            assert column[row].latency_ms is None, "nothing is measured twice"
+            column[row] = self.true(index, row)
             self.measured += 1
-            assert self.measured <= len(self.candidates), "measuring must come to an end"
-        return settle(self.candidates, self.budget)
+        return settle(columns, self.budget)
 
-    def fits(self, index: int) -> bool:
-        full = candidate(0.0, self.candidates[index].memory_mb, self.truth[index], self.candidates[index].bytes / MIB)
-        return worst_miss(full, self.budget) is None
+    def true(self, index: int, row: int) -> Candidate:
+        p95 = self.truth[index][row]
+        return msgspec.structs.replace(self.paper[index][row], latency_ms=Latency(p95 / 2, p95, 9))
+
+    def preferred(self) -> list[tuple[int, int]]:
+        """Return width and row of what the rule may choose, the best first."""
+        on_paper = msgspec.structs.replace(self.budget, latency_ms=None)
+        found: list[tuple[int, int]] = []
+        for index, column in enumerate(self.paper):
+            rows = [row for row, each in enumerate(column) if worst_miss(each, on_paper) is None]
+            found += [(index, row) for row in (rows if index == len(self.paper) - 1 else rows[:1])]
+        return found
+
+
+def single(candidates: list[Candidate], truth: list[float], budget: Budget) -> Bench:
+    """Return a bench with one width."""
+    return Bench([candidates], [truth], budget)
 
 
 costs = st.floats(0.5, 100.0)
@@ -65,37 +90,54 @@ costs = st.floats(0.5, 100.0)
 
 @st.composite
 def benches(draw: st.DrawFn) -> Bench:
-    count = draw(st.integers(1, 40))
-    truth = sorted(draw(st.lists(costs, min_size=count, max_size=count)), reverse=True)
-    memory = draw(st.lists(costs, min_size=count, max_size=count))
-    if draw(st.booleans()):
-        memory.sort(reverse=True)
-    candidates = [candidate(index / count, memory[index], mib=memory[index] / 4) for index in range(count)]
-    budget = limits(*(draw(st.none() | costs) for _ in range(3)))
-    return Bench(candidates, truth, budget)
+    """Draw costs on paper that fall with width and sparsity, and latencies that fall in the order of preference."""
+    widths, rows = draw(st.integers(1, 9)), draw(st.integers(1, 12))
+
+    def falling(count: int) -> list[float]:
+        return sorted(draw(st.lists(costs, min_size=count, max_size=count)), reverse=True)
+
+    by_width, by_row = falling(widths), falling(rows)
+    paper = [
+        [candidate(row / rows, by_width[index] * by_row[row], mib=by_row[row], multiplier=1 / (index + 1)) for row in range(rows)]
+        for index in range(widths)
+    ]
+    budget = limits(draw(st.none() | costs), draw(st.none() | st.floats(0.5, 5000.0)), draw(st.none() | costs))
+    bench = Bench(paper, [[100.0] * rows for _ in range(widths)], budget)
+    order = bench.preferred()
+    for p95, (index, row) in zip(falling(len(order)), order, strict=True):
+        bench.truth[index][row] = p95
+    return bench
 
 
 @given(benches())
 def test_the_choice_keeps_the_budget_and_was_measured(bench: Bench) -> None:
-    plan = bench.plan()
-    if plan.chosen is not None:
-        assert bench.fits(plan.candidates.index(plan.chosen))
-        assert plan.chosen.latency_ms is not None
+    chosen = bench.plan().chosen
+    if chosen is not None:
+        assert chosen.latency_ms is not None
+        assert worst_miss(chosen, bench.budget) is None
 
 
 @given(benches())
-def test_no_feasible_candidate_that_prunes_less_is_passed_over(bench: Bench) -> None:
-    plan = bench.plan()
-    feasible = [index for index in range(len(bench.candidates)) if bench.fits(index)]
-    assert (plan.chosen is None) == (not feasible)
-    if plan.chosen is not None:
-        assert plan.candidates.index(plan.chosen) == feasible[0]
+def test_nothing_that_fits_and_asks_less_is_passed_over(bench: Bench) -> None:
+    chosen = bench.plan().chosen
+    fits = [each for each in (bench.true(*place) for place in bench.preferred()) if worst_miss(each, bench.budget) is None]
+    assert (chosen is None) == (not fits)
+    if chosen is not None:
+        assert (chosen.width_multiplier, chosen.sparsity) == (fits[0].width_multiplier, fits[0].sparsity)
 
 
 @given(benches())
-def test_few_are_measured(bench: Bench) -> None:
+def test_little_is_costed_and_less_measured(bench: Bench) -> None:
     bench.plan()
-    assert bench.measured <= 2 + math.log2(len(bench.candidates))
+    assert bench.costed <= 2 + math.log2(len(bench.paper))
+    assert bench.measured <= 4 + math.log2(len(bench.paper)) + math.log2(len(bench.paper[0]))
+
+
+@given(benches(), st.randoms(use_true_random=False))
+def test_whatever_the_latencies_are_the_search_ends_and_keeps_the_budget(bench: Bench, random: Random) -> None:
+    bench.truth = [[random.uniform(0.5, 100.0) for _ in column] for column in bench.truth]
+    chosen = bench.plan().chosen
+    assert chosen is None or worst_miss(chosen, bench.budget) is None
 
 
 @given(benches())
@@ -111,14 +153,14 @@ def hopeless(draw: st.DrawFn) -> Bench:
     falling = st.lists(costs, min_size=count, max_size=count).map(lambda values: sorted(values, reverse=True))
     truth, memory = draw(falling), draw(falling)
     budget = limits(latency=truth[-1] * draw(st.floats(0.1, 0.99)), memory=draw(st.floats(memory[-1], 200.0)))
-    return Bench([candidate(index / count, memory[index]) for index in range(count)], truth, budget)
+    return single([candidate(index / count, memory[index]) for index in range(count)], truth, budget)
 
 
 @given(hopeless())
 def test_the_nearest_miss_is_nearest_in_truth(bench: Bench) -> None:
     miss = bench.plan().nearest_miss
     assert miss is not None
-    full = [candidate(0.0, one.memory_mb, p95) for one, p95 in zip(bench.candidates, bench.truth, strict=True)]
+    full = [candidate(0.0, one.memory_mb, p95) for one, p95 in zip(bench.paper[0], bench.truth[0], strict=True)]
     misses = [found for one in full if (found := worst_miss(one, bench.budget)) is not None]
     assert miss.value / miss.allowed == min(found.value / found.allowed for found in misses)
 
@@ -152,11 +194,12 @@ def test_without_a_measurement_the_verdict_stays_open() -> None:
 
 
 def test_the_dense_model_is_tried_first() -> None:
-    assert next_to_measure([candidate(0.0), candidate(0.5), candidate(0.9)], limits(latency=5.0)) == 0
+    assert next_step([None, None, None], limits(latency=5.0)) == (0, None)
+    assert next_step([[candidate(0.0), candidate(0.5), candidate(0.9)], None, None], limits(latency=5.0)) == (0, 0)
 
 
 def test_what_misses_on_paper_is_never_measured() -> None:
-    bench = Bench([candidate(0.0, memory=99.0), candidate(0.5), candidate(0.9)], [9.0, 4.0, 1.0], limits(5.0, 50.0))
+    bench = single([candidate(0.0, memory=99.0), candidate(0.5), candidate(0.9)], [9.0, 4.0, 1.0], limits(5.0, 50.0))
     plan = bench.plan()
     assert plan.candidates[0].latency_ms is None
     assert plan.chosen is not None
@@ -164,41 +207,74 @@ def test_what_misses_on_paper_is_never_measured() -> None:
 
 
 def test_without_a_latency_limit_only_the_choice_is_measured() -> None:
-    bench = Bench([candidate(0.0, memory=99.0), candidate(0.5), candidate(0.9)], [9.0, 4.0, 1.0], limits(memory=50.0))
-    assert bench.plan().chosen == judge(bench.candidates[1], bench.budget)
+    bench = single([candidate(0.0, memory=99.0), candidate(0.5), candidate(0.9)], [9.0, 4.0, 1.0], limits(memory=50.0))
+    assert bench.plan().chosen == judge(bench.true(0, 1), bench.budget)
     assert bench.measured == 1
 
 
 def test_nothing_to_measure_where_paper_already_says_no() -> None:
-    assert next_to_measure([candidate(0.0, memory=99.0), candidate(0.9, memory=60.0)], limits(5.0, 50.0)) is None
-    assert next_to_measure([], limits(5.0)) is None
+    assert next_step([[candidate(0.0, memory=99.0), candidate(0.9, memory=60.0)]], limits(5.0, 50.0)) is None
+    assert next_step([], limits(5.0)) is None
 
 
 def test_the_nearest_miss_names_candidate_limit_and_figures() -> None:
-    plan = settle([candidate(0.0, p95=50.0), candidate(0.5, p95=20.0), candidate(0.9, p95=6.0)], limits(latency=5.0))
+    plan = settle([[candidate(0.0, p95=50.0), candidate(0.5, p95=20.0), candidate(0.9, p95=6.0)]], limits(latency=5.0))
     assert plan.chosen is None
-    assert plan.nearest_miss == Miss(0.9, "latency_ms", 6.0, 5.0)
+    assert plan.nearest_miss == Miss(0.9, 1.0, "latency_ms", 6.0, 5.0)
 
 
 def test_among_equal_misses_the_one_that_prunes_least_is_named() -> None:
-    plan = settle([candidate(0.2, p95=6.0), candidate(0.9, p95=6.0)], limits(latency=5.0))
-    assert plan.nearest_miss == Miss(0.2, "latency_ms", 6.0, 5.0)
+    plan = settle([[candidate(0.2, p95=6.0), candidate(0.9, p95=6.0)]], limits(latency=5.0))
+    assert plan.nearest_miss == Miss(0.2, 1.0, "latency_ms", 6.0, 5.0)
 
 
 def test_a_small_miss_on_paper_does_not_hide_a_latency_that_is_hopeless() -> None:
-    bench = Bench([candidate(0.0, memory=51.0), candidate(0.9, memory=10.0)], [90.0, 10.0], limits(latency=5.0, memory=50.0))
-    assert bench.plan().nearest_miss == Miss(0.9, "latency_ms", 10.0, 5.0)
+    bench = single([candidate(0.0, memory=51.0), candidate(0.9, memory=10.0)], [90.0, 10.0], limits(latency=5.0, memory=50.0))
+    assert bench.plan().nearest_miss == Miss(0.9, 1.0, "latency_ms", 10.0, 5.0)
+
+
+def wide_and_narrow() -> Bench:
+    """Return two widths, of which the wide one needs a sparsity of 0.9 to fit into 20 MiB, and the narrow one 0.5."""
+    wide = [candidate(0.0, 90.0), candidate(0.5, 40.0), candidate(0.9, 9.0)]
+    narrow = [candidate(each.sparsity, each.memory_mb / 2, multiplier=0.5) for each in wide]
+    return Bench([wide, narrow], [[9.0, 8.0, 7.0], [6.0, 5.0, 4.0]], limits(latency=100.0, memory=20.0))
+
+
+@pytest.mark.parametrize(
+    ("latency", "multiplier", "sparsity", "costed"),
+    [(7.0, 1.0, 0.9, 1), (6.9, 0.5, 0.5, 2), (5.0, 0.5, 0.5, 2), (4.9, 0.5, 0.9, 2)],
+)
+def test_the_multiplier_answers_latency_and_the_sparsity_memory(
+    latency: float, multiplier: float, sparsity: float, costed: int
+) -> None:
+    bench = wide_and_narrow()
+    bench.budget = limits(latency, 20.0)
+    chosen = bench.plan().chosen
+    assert chosen is not None
+    assert (chosen.width_multiplier, chosen.sparsity, bench.costed) == (multiplier, sparsity, costed)
+
+
+def test_a_miss_of_a_narrower_network_names_its_width() -> None:
+    bench = wide_and_narrow()
+    bench.budget = limits(3.0, 20.0)
+    miss = bench.plan().nearest_miss
+    assert miss == Miss(0.9, 0.5, "latency_ms", 4.0, 3.0)
+    assert "the nearest, width ×0.5, sparsity 0.9, has latency_ms 4 where 3 is allowed" in infeasible(miss)
+
+
+def test_the_full_width_goes_without_saying() -> None:
+    assert [named(1.0, 0.5), named(0.25, 0.0)] == ["sparsity 0.5", "width ×0.25, sparsity 0"]
 
 
 def test_infeasible_is_one_line_with_the_miss_and_what_to_do() -> None:
-    line = infeasible(Miss(0.98, "latency_ms", 6.0, 5.0))
+    line = infeasible(Miss(0.98, 1.0, "latency_ms", 6.0, 5.0))
     assert line == (
         "no candidate fits the budget: the nearest, sparsity 0.98, has latency_ms 6 where 5 is allowed; "
         "raise that limit or ship a smaller model"
     )
 
 
-@pytest.mark.parametrize(("p95", "miss"), [(4.0, None), (6.0, Miss(0.7, "latency_ms", 6.0, 5.0))])
+@pytest.mark.parametrize(("p95", "miss"), [(4.0, None), (6.0, Miss(0.7, 1.0, "latency_ms", 6.0, 5.0))])
 def test_an_imposed_sparsity_is_chosen_and_its_miss_told(p95: float, miss: Miss | None) -> None:
     plan = impose(candidate(0.7, p95=p95), limits(latency=5.0))
     assert plan.chosen is not None

@@ -16,7 +16,7 @@ from reconvene_agent.core.protocol import Done, Failed, Happening, Progress, Rea
 from support.values import NASTY_JSON, json_values
 
 RUNTIME = protocol.Runtime(1, 2, ("CPUExecutionProvider",), 32, width_multiple=8)
-PLAN = protocol.PlanRequest("/b", Budget(latency_ms=Limit(5.0, "x")), RUNTIME, MethodOptions(), (0.5, 0.9), 64)
+PLAN = protocol.PlanRequest("/b", Budget(latency_ms=Limit(5.0, "x")), RUNTIME, MethodOptions(), (0.5, 0.9), (1.0, 0.5), 64)
 DOWNWARD: list[protocol.Downward] = [
     PLAN,
     msgspec.structs.replace(PLAN, sparsity=0.5),

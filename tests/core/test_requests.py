@@ -44,7 +44,7 @@ def test_what_a_command_leaves_out_comes_from_the_configuration() -> None:
 
 
 def test_names_that_nobody_configured_are_no_defaults() -> None:
-    assert Board(Config(), profile(), device()).defaults.keys() == {"sparsities", "method", "training"}
+    assert Board(Config(), profile(), device()).defaults.keys() == {"sparsities", "width_multipliers", "method", "training"}
 
 
 def test_narrowed_widths_are_rounded_as_the_profile_says() -> None:
@@ -83,3 +83,9 @@ def test_a_whole_run_plans_for_the_batch_it_was_asked_to_train_with() -> None:
 
 def test_without_a_sparsity_the_plan_chooses() -> None:
     assert Board(Config(), profile(), device()).plan_request(BUNDLE, PlanArgs(), "command").sparsity is None
+
+
+@pytest.mark.parametrize(("imposed", "multipliers"), [(1.0, (1.0, 0.5)), (0.7, (0.7,))])
+def test_a_width_that_the_method_imposes_leaves_nothing_to_search(imposed: float, multipliers: tuple[float, ...]) -> None:
+    args = PlanArgs(width_multipliers=(1.0, 0.5), method=MethodOptions(width_multiplier=imposed))
+    assert Board(Config(), profile(), device()).plan_request(BUNDLE, args, "command").width_multipliers == multipliers

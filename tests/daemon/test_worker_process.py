@@ -22,7 +22,7 @@ from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerProcess, Wo
 from support.waiting import until
 from support.workers import ROGUES, honest, rogue
 
-REQUEST = PlanRequest("/b", Budget(), Runtime(1, 1, ("CPUExecutionProvider",), 32), MethodOptions(), (0.5,), 32)
+REQUEST = PlanRequest("/b", Budget(), Runtime(1, 1, ("CPUExecutionProvider",), 32), MethodOptions(), (0.5,), (1.0,), 32)
 
 
 class Talk:

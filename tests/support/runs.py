@@ -105,7 +105,7 @@ def archive(path: Path, count: int) -> Path:
 def plan_request(bundle: Path, sparsity: float | None = 0.9, **limits: float) -> PlanRequest:
     """Return the request for a plan; without a sparsity to impose, limits decide."""
     budget = Budget(**{name: Limit(value, "test") for name, value in limits.items()})
-    return PlanRequest(str(bundle), budget, RUNTIME, MethodOptions(), (0.0, 0.5, 0.9), 32, sparsity)
+    return PlanRequest(str(bundle), budget, RUNTIME, MethodOptions(), (0.0, 0.5, 0.9), (1.0,), 32, sparsity)
 
 
 def specialize_request(

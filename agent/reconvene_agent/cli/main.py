@@ -21,7 +21,7 @@ COMMANDS: dict[str, str] = {
     "status": "what the agent on this board is doing",
     "probe": "what this board is and how it fares",
     "profiles": "the device profiles, and which one fits this board",
-    "plan": "find the lowest sparsity that fits the budget",
+    "plan": "find the width and the sparsity that fit the budget",
     "prune": "prune a bundle at initialisation",
     "specialize": "plan, prune, train and deploy, without the agent",
     "predict": "classify images with a deployed model",

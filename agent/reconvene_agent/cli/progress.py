@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TextIO
 
+from reconvene_agent.core.plan import named
 from reconvene_agent.core.protocol import Happening
 from reconvene_agent.core.protocol import Progress as ProgressMessage
 
@@ -33,7 +34,7 @@ def describe(event: Happening) -> str:
         chosen = data["chosen"]
         latency = chosen.get("latency_ms")
         measured = f", p95 {latency['p95']:.3g} ms" if latency else ""
-        return f"plan: sparsity {chosen['sparsity']:g}, {chosen['params']:,} parameters{measured}"
+        return f"plan: {named(chosen['width_multiplier'], chosen['sparsity'])}, {chosen['params']:,} parameters{measured}"
     if event.name == "prune":
         params = data["params"]
         return f"pruned: {params['dense']:,} → {params['stored']:,} parameters in {data['seconds']['total']:.2f} s"

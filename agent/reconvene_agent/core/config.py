@@ -18,7 +18,14 @@ from reconvene_agent.core import topics
 from reconvene_agent.core.budget import BudgetLimits
 from reconvene_agent.core.decoding import from_toml
 from reconvene_agent.core.errors import UsageError
-from reconvene_agent.core.options import DEFAULT_SPARSITIES, MethodOptions, Sparsity, TrainingOptions
+from reconvene_agent.core.options import (
+    DEFAULT_SPARSITIES,
+    DEFAULT_WIDTH_MULTIPLIERS,
+    Candidates,
+    MethodOptions,
+    Multipliers,
+    TrainingOptions,
+)
 
 CONFIG_VARIABLE = "RECONVENE_AGENT_CONFIG"
 SYSTEM_CONFIG = Path("/etc/reconvene-agent/config.toml")
@@ -101,7 +108,8 @@ class SpecializeSection(Struct, frozen=True, forbid_unknown_fields=True):
 
     bundle: str = ""
     data: str = ""
-    sparsities: Annotated[tuple[Sparsity, ...], Meta(min_length=1, max_length=64)] = DEFAULT_SPARSITIES
+    sparsities: Candidates = DEFAULT_SPARSITIES
+    width_multipliers: Multipliers = DEFAULT_WIDTH_MULTIPLIERS
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):

@@ -12,12 +12,19 @@ from reconvene_agent.core.budget import BudgetLimits
 from reconvene_agent.core.decoding import from_json, located
 from reconvene_agent.core.errors import ErrorCode, UsageError
 from reconvene_agent.core.job import AGENT_FIELDS
-from reconvene_agent.core.options import DEFAULT_SPARSITIES, MethodOptions, Sparsity, TrainingOptions
+from reconvene_agent.core.options import (
+    DEFAULT_SPARSITIES,
+    DEFAULT_WIDTH_MULTIPLIERS,
+    Candidates,
+    MethodOptions,
+    Multipliers,
+    Sparsity,
+    TrainingOptions,
+)
 
 MAX_PAYLOAD = 256 * 1024
 
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
-Candidates = Annotated[tuple[Sparsity, ...], Meta(min_length=1, max_length=64)]
 Moment = str | float
 
 
@@ -28,6 +35,7 @@ class PlanArgs(Struct, frozen=True, forbid_unknown_fields=True):
         bundle: a name inside the agent's own bundle folder; never a path out of it.
         sparsity: skips the choice, not the measuring.
         sparsities: the candidates of the plan.
+        width_multipliers: the same of the other knob; one that the method imposes overrules them.
         budget: limits that go over those of profile and configuration.
         data: a name inside the agent's own data folder; a plan needs them only for criteria that score by the loss.
     """
@@ -36,6 +44,7 @@ class PlanArgs(Struct, frozen=True, forbid_unknown_fields=True):
     data: Name | UnsetType = UNSET
     sparsity: Sparsity | UnsetType = UNSET
     sparsities: Candidates = DEFAULT_SPARSITIES
+    width_multipliers: Multipliers = DEFAULT_WIDTH_MULTIPLIERS
     budget: BudgetLimits = BudgetLimits()
     method: MethodOptions = MethodOptions()
 
@@ -69,7 +78,7 @@ class Operation(Struct, frozen=True):
 
 OPERATIONS: dict[str, Operation] = {
     "specialize": Operation(SpecializeArgs, "Fit the shipped model to this board, train it on local data and deploy it.", True),
-    "plan": Operation(PlanArgs, "Find the lowest sparsity that fits the budget on this board.", True),
+    "plan": Operation(PlanArgs, "Find the width multiplier and the sparsity that fit the budget on this board.", True),
     "cancel": Operation(CancelArgs, "Stop the running command, or the one named.", False),
     "ping": Operation(PingArgs, "Answer with the agent's state.", False),
 }

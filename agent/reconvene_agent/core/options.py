@@ -8,6 +8,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 Sparsity = Annotated[float, Meta(ge=0.0, lt=1.0)]
+Candidates = Annotated[tuple[Sparsity, ...], Meta(min_length=1, max_length=64)]
+Multiplier = Annotated[float, Meta(gt=0.0, le=1.0)]
+Multipliers = Annotated[tuple[Multiplier, ...], Meta(min_length=1, max_length=64)]
 Seed = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 """Any integer that JSON carries exactly."""
 
@@ -28,7 +31,8 @@ class MethodOptions(Struct, frozen=True, forbid_unknown_fields=True):
         width: share of filters a resilient layer of density d keeps: ``density`` is d, ``sqrt`` is the root of d.
         sensitive: what becomes of a sensitive layer: its unstructured mask is kept, it stays dense, or it is shrunk like a
             resilient one.
-        width_multiplier: share of every prunable width that the dense model keeps before anything is scored.
+        width_multiplier: share of every prunable width that the dense model keeps before anything is scored. Other than 1,
+            it is imposed: a plan then searches the sparsity alone.
         trunk: whether the embedding width of a transformer, which every block shares, may be narrowed.
         min_width: fewest channels that a group may keep; a group never collapses.
         width_multiple: narrowed widths are rounded up to a multiple of this; 0 is what the board's profile says.
@@ -38,7 +42,7 @@ class MethodOptions(Struct, frozen=True, forbid_unknown_fields=True):
     average: Average = "mean"
     width: Width = "sqrt"
     sensitive: Sensitive = "masked"
-    width_multiplier: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
+    width_multiplier: Multiplier = 1.0
     trunk: Trunk = "keep"
     min_width: Annotated[int, Meta(ge=1, le=4096)] = 4
     width_multiple: Annotated[int, Meta(ge=0, le=256)] = 0
@@ -68,6 +72,8 @@ class TrainingOptions(Struct, frozen=True, forbid_unknown_fields=True):
 
 DEFAULT_SPARSITIES: tuple[float, ...] = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98)
 """The candidates of a plan when none are named: finer where the pruned model changes faster."""
+
+DEFAULT_WIDTH_MULTIPLIERS: tuple[float, ...] = (1.0, 0.85, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25)
 
 
 def choices(literal: object) -> tuple[str, ...]:

@@ -1,7 +1,11 @@
-"""The plan: candidates with what they cost, which one to measure next, and the choice.
+"""The plan: candidates with what they cost, what to find out next, and the choice.
 
-Pure: measuring and pruning belong to the worker. The rule: the lowest sparsity that fits the budget is chosen, never
-more pruning than the board demands.
+Pure: measuring and pruning belong to the worker. A candidate has two knobs. The width multiplier answers latency, the
+sparsity answers memory, and the rule is never more of either than the budget demands:
+
+1. A width multiplier demands the lowest sparsity at which everything but the latency is within its limit.
+2. The largest width multiplier is chosen that is fast enough at the sparsity that it demands.
+3. Where none is, the smallest one goes on to the lowest sparsity that is fast enough.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from reconvene_agent.core.release import Latency
 
 
 class Candidate(Struct, frozen=True):
-    """One sparsity and what the model pruned to it costs.
+    """One width multiplier and sparsity, and what the model made by them costs.
 
     ``bytes`` (of the ONNX file), ``memory_mb`` (inference) and ``training_memory_mb`` are computed from shapes;
     ``latency_ms`` is measured, and null where measuring could not change the choice. ``feasible`` is null while unknown;
@@ -24,6 +28,7 @@ class Candidate(Struct, frozen=True):
     """
 
     sparsity: float
+    width_multiplier: float
     params: int
     bytes: int
     macs: int
@@ -38,13 +43,14 @@ class Miss(Struct, frozen=True):
     """The candidate nearest to the budget when none fits: which limit binds, and by how much it is exceeded."""
 
     sparsity: float
+    width_multiplier: float
     limit: str
     value: float
     allowed: float
 
 
 class Plan(Struct, frozen=True):
-    """A finished plan. Exactly one of ``chosen`` and ``nearest_miss`` is set, unless the sparsity was imposed."""
+    """A finished plan. Exactly one of ``chosen`` and ``nearest_miss`` is set, unless the knobs were imposed."""
 
     budget: Budget
     candidates: tuple[Candidate, ...]
@@ -68,7 +74,7 @@ def worst_miss(candidate: Candidate, budget: Budget) -> Miss | None:
     """Return the limit that a candidate exceeds by the largest factor, or None when it exceeds none that is known."""
     known = costs(candidate)
     misses = [
-        Miss(candidate.sparsity, name, known[name], limit.value)
+        Miss(candidate.sparsity, candidate.width_multiplier, name, known[name], limit.value)
         for name, limit in budget.limits()
         if name in known and known[name] > limit.value
     ]
@@ -86,38 +92,78 @@ def judge(candidate: Candidate, budget: Budget) -> Candidate:
     return msgspec.structs.replace(candidate, feasible=True, why="within every limit")
 
 
-def next_to_measure(candidates: Sequence[Candidate], budget: Budget) -> int | None:
-    """Return the index of the candidate to measure next, or None when the choice is settled.
+Columns = Sequence[Sequence[Candidate] | None]
+"""The candidates of each width multiplier, from the largest down, by ascending sparsity; None where nobody has asked yet."""
 
-    Candidates stand in ascending sparsity and latency falls with sparsity, so this bisects between the last one found
-    too slow and the first one found to fit. The choice itself is always measured.
+
+def next_step(columns: Columns, budget: Budget) -> tuple[int, int | None] | None:
+    """Return what to find out next, or None when the choice is settled.
+
+    A column alone means to cost its candidates on paper, a column and a row to measure that candidate. Latency is taken
+    to fall with the width multiplier, at the sparsities that it demands, and with sparsity. So this bisects, and what
+    cannot be the choice is neither scored nor measured. The choice itself is always measured.
     """
+    verdicts = [None if column is None else _verdict(column, budget) for column in columns]
+    fits = verdicts.index(True) if True in verdicts else len(columns)
+    misses = max((i for i, verdict in enumerate(verdicts[:fits]) if verdict is False), default=-1)
+    if fits - misses > 1:
+        # The widest comes first: most often it will do.
+        index = 0 if misses < 0 and fits == len(columns) else (misses + fits) // 2
+        return index, _demanded(columns[index], budget)
+    if fits < len(columns):
+        row = _demanded(columns[fits], budget)
+        return (fits, row) if _unmeasured(columns[fits], row) else None
+    if not columns:
+        return None
+    row = _next_row(columns[-1] or (), budget)
+    return None if row is None else (len(columns) - 1, row)
+
+
+def _demanded(column: Sequence[Candidate] | None, budget: Budget) -> int | None:
+    """Return the row of the lowest sparsity at which nothing but perhaps the latency misses the budget; None without one."""
+    on_paper = msgspec.structs.replace(budget, latency_ms=None)
+    return next((row for row, candidate in enumerate(column or ()) if worst_miss(candidate, on_paper) is None), None)
+
+
+def _verdict(column: Sequence[Candidate], budget: Budget) -> bool | None:
+    """Return whether a width multiplier fits the budget at the sparsity that it demands; None while that is unknown."""
+    row = _demanded(column, budget)
+    return False if row is None else judge(column[row], budget).feasible
+
+
+def _unmeasured(column: Sequence[Candidate] | None, row: int | None) -> bool:
+    return column is not None and row is not None and column[row].latency_ms is None
+
+
+def _next_row(candidates: Sequence[Candidate], budget: Budget) -> int | None:
+    """Return the row of one column to measure next: bisect between the last found too slow and the first found to fit."""
     judged = [judge(candidate, budget) for candidate in candidates]
     fits = next((i for i, candidate in enumerate(judged) if candidate.feasible), len(judged))
-    open_before = [i for i, candidate in enumerate(judged[:fits]) if candidate.feasible is None]
     slow = [i for i, candidate in enumerate(judged[:fits]) if candidate.feasible is False and candidate.latency_ms is not None]
-    open_between = [i for i in open_before if i > max(slow, default=-1)]
-    if open_between:
-        return open_between[(len(open_between) - 1) // 2] if fits < len(judged) or slow else open_between[0]
-    if fits < len(judged) and judged[fits].latency_ms is None:
-        return fits
-    return None
+    unknown = [i for i, candidate in enumerate(judged[:fits]) if candidate.feasible is None and i > max(slow, default=-1)]
+    return unknown[(len(unknown) - 1) // 2] if unknown else None
 
 
-def settle(candidates: Sequence[Candidate], budget: Budget) -> Plan:
-    """Judge all candidates and choose: the lowest feasible sparsity, else the nearest miss.
+def settle(columns: Columns, budget: Budget) -> Plan:
+    """Judge all candidates that were costed and choose by the rule, else name the nearest miss.
 
-    The nearest miss is the candidate whose worst limit is exceeded by the smallest factor; among equals, the one that
+    The nearest miss is the candidate whose worst limit is exceeded by the smallest factor; among equals, the widest that
     prunes least.
     """
-    judged = tuple(judge(candidate, budget) for candidate in candidates)
-    chosen = next((candidate for candidate in judged if candidate.feasible), None)
-    nearest = min(_misses(judged, budget), key=lambda miss: miss.value / miss.allowed, default=None)
-    return Plan(budget, judged, chosen, None if chosen else nearest)
+    judged = [[judge(candidate, budget) for candidate in column] for column in columns if column is not None]
+    known = tuple(candidate for column in judged for candidate in column)
+    rows = [(column, _demanded(column, budget)) for column in judged]
+    chosen = next((column[row] for column, row in rows if row is not None and column[row].feasible), None)
+    if chosen is None and judged:
+        chosen = next((candidate for candidate in judged[-1] if candidate.feasible), None)
+    if chosen is not None:
+        return Plan(budget, known, chosen, None)
+    misses = [miss for column in judged for miss in _misses(column, budget)]
+    return Plan(budget, known, None, min(misses, key=lambda miss: miss.value / miss.allowed, default=None))
 
 
 def _misses(candidates: Sequence[Candidate], budget: Budget) -> list[Miss]:
-    """Return what each candidate misses most.
+    """Return what each candidate of a column misses most.
 
     One that was not measured is at least as slow as those that prune more; where that outweighs its known misses, it is
     left out, since theirs say the same and are known.
@@ -134,15 +180,21 @@ def _misses(candidates: Sequence[Candidate], budget: Budget) -> list[Miss]:
 
 
 def impose(candidate: Candidate, budget: Budget) -> Plan:
-    """Return the plan of a sparsity that the user imposed: it is chosen, and where it misses the budget it says so."""
+    """Return the plan of knobs that the user imposed: it is chosen, and where it misses the budget it says so."""
     judged = judge(candidate, budget)
     miss = worst_miss(candidate, budget)
     return Plan(budget, (judged,), judged, miss)
 
 
+def named(width_multiplier: float, sparsity: float) -> str:
+    """Return what a candidate is called in messages."""
+    width = "" if width_multiplier == 1.0 else f"width ×{width_multiplier:g}, "
+    return f"{width}sparsity {sparsity:g}"
+
+
 def infeasible(miss: Miss) -> str:
     """Return the one line for INFEASIBLE."""
     return (
-        f"no candidate fits the budget: the nearest, sparsity {miss.sparsity:g}, has {miss.limit} {miss.value:.4g} "
-        f"where {miss.allowed:.4g} is allowed; raise that limit or ship a smaller model"
+        f"no candidate fits the budget: the nearest, {named(miss.width_multiplier, miss.sparsity)}, "
+        f"has {miss.limit} {miss.value:.4g} where {miss.allowed:.4g} is allowed; raise that limit or ship a smaller model"
     )

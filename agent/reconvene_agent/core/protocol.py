@@ -46,7 +46,8 @@ class Scoring(Struct, frozen=True):
 
 
 class PlanRequest(Struct, frozen=True, tag="plan"):
-    """Find the lowest sparsity that fits. ``sparsity`` imposes one instead; ``batch`` is that of training.
+    """Find the width multiplier and the sparsity that fit. ``sparsity`` imposes it, at the method's own width multiplier;
+    ``batch`` is that of training.
 
     All paths in requests are absolute.
     """
@@ -56,6 +57,7 @@ class PlanRequest(Struct, frozen=True, tag="plan"):
     runtime: Runtime
     method: MethodOptions
     sparsities: tuple[float, ...]
+    width_multipliers: tuple[float, ...]
     batch: int
     sparsity: float | None = None
     scoring: Scoring = Scoring()

@@ -51,7 +51,12 @@ class Board(msgspec.Struct, frozen=True):
         """What a command's arguments fall back to, as plain values."""
         specialize = self.config.specialize
         named = {name: value for name, value in (("bundle", specialize.bundle), ("data", specialize.data)) if value}
-        settings = {"sparsities": specialize.sparsities, "method": self.config.method, "training": self.config.training}
+        settings = {
+            "sparsities": specialize.sparsities,
+            "width_multipliers": specialize.width_multipliers,
+            "method": self.config.method,
+            "training": self.config.training,
+        }
         return {**named, **msgspec.to_builtins(settings)}
 
     def scoring(self, data: Path | None, budget: Budget) -> Scoring:
@@ -78,6 +83,7 @@ class Board(msgspec.Struct, frozen=True):
             runtime=runtime(self.profile, self.device),
             method=args.method,
             sparsities=args.sparsities,
+            width_multipliers=args.width_multipliers if args.method.width_multiplier == 1.0 else (args.method.width_multiplier,),
             batch=min(batch or self.config.training.batch, self.profile.batch_cap),
             sparsity=None if args.sparsity is msgspec.UNSET else args.sparsity,
             scoring=self.scoring(data, budget),

@@ -82,7 +82,7 @@ class _Run:
         self._channel = channel
         self._work = work
         self._exporter = Exporter(bundle.spec.input)
-        self._reconvene = tasks.reconvene(request.plan, bundle, Step.PLAN, channel, data)
+        self._methods = tasks.methods(request.plan, bundle, Step.PLAN, channel, data)
         self._fingerprint = self._identify()
         self._before_model_mb = 0.0
         self._priority = Priority()
@@ -90,7 +90,7 @@ class _Run:
     def _identify(self) -> str:
         """Name everything the result depends on, so that nothing of another run is ever resumed."""
         plan = self._request.plan
-        asked = (plan.method, plan.sparsity, plan.sparsities, plan.batch, self._request.training)
+        asked = (plan.method, plan.sparsity, plan.sparsities, plan.width_multipliers, plan.batch, self._request.training)
         return hashlib.sha256(msgspec.json.encode((self._bundle.digest, self._data.fingerprint(), *asked))).hexdigest()
 
     def earlier_outcome(self) -> dict[str, Any] | None:
@@ -105,7 +105,7 @@ class _Run:
             AgentError: INFEASIBLE when nothing fits the budget; its result holds the plan.
         """
         remembered: Plan | None = self._remembered("plan.json", Plan)
-        plan = remembered or tasks.find_plan(self._request.plan, self._reconvene, self._exporter, self._channel)
+        plan = remembered or tasks.find_plan(self._request.plan, self._methods, self._exporter, self._channel)
         if plan.chosen is None:
             assert plan.nearest_miss is not None
             raise AgentError(infeasible(plan.nearest_miss), ErrorCode.INFEASIBLE, {"plan": msgspec.to_builtins(plan)})
@@ -119,12 +119,14 @@ class _Run:
         self._channel.progress(Step.PRUNE, 0.0)
         self._before_model_mb = memory.settled_mb()
         started = time.perf_counter()
-        (design,) = self._reconvene.design([plan.chosen.sparsity])
-        pruned = self._reconvene.build(design)
+        method = self._methods(plan.chosen.width_multiplier)
+        (design,) = method.design([plan.chosen.sparsity])
+        pruned = method.build(design)
         seconds = time.perf_counter() - started
         dense, small = tasks.dense_costs(self._bundle), design.costs()
         document = {
             "sparsity": design.sparsity,
+            "width_multiplier": plan.chosen.width_multiplier,
             "layers": tasks.layer_documents(design),
             "params": {"dense": dense.params, "stored": small.params, "nonzero": small.nonzero},
             "macs": {"dense": dense.macs, "pruned": small.macs},
@@ -181,7 +183,7 @@ class _Run:
             spec=bundle.spec,
             labels=self._data.labels,
             sparsity=pruned.design.sparsity,
-            method=plan.method,
+            method=msgspec.structs.replace(plan.method, width_multiplier=document["plan"]["chosen"]["width_multiplier"]),
             widths=pruned.design.widths,
             costs=pruned.design.costs(),
             accuracy=document["training"]["accuracy"],

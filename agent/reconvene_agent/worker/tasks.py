@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,13 @@ from reconvene_agent.worker.reconvene import stored
 from reconvene_agent.worker.reconvene.criteria import NEED_DATA
 from reconvene_agent.worker.reconvene.method import Design, Reconvene, narrow
 
+Methods = Callable[[float], Reconvene]
+"""Returns the method for a width multiplier, the same each time, so that nothing is scored twice."""
 
-def reconvene(
+
+def methods(
     request: PlanRequest | PruneRequest, bundle: OpenBundle, step: Step, channel: Channel, data: Dataset | None = None
-) -> Reconvene:
+) -> Methods:
     """Return the method for a request; ``data`` are read where the criterion needs them and they are not there yet.
 
     What takes long is told to ``channel`` as part of ``step``.
@@ -50,26 +54,31 @@ def reconvene(
         data = load(
             Path(scoring.data), bundle.spec, labels, scoring.validation, lambda _, note: channel.progress(step, 0.0, note)
         )
-    return Reconvene(
-        bundle,
-        request.method,
-        request.runtime.width_multiple,
-        sample=None if data is None else partial(data.sample, seed=bundle.manifest.seed),
-        memory_mb=scoring.memory_mb,
-        report=lambda share: channel.progress(step, 0.0, f"scoring weights, {share:.0%}"),
-    )
+
+    @cache
+    def method(multiplier: float) -> Reconvene:
+        return Reconvene(
+            bundle,
+            msgspec.structs.replace(request.method, width_multiplier=multiplier),
+            request.runtime.width_multiple,
+            sample=None if data is None else partial(data.sample, seed=bundle.manifest.seed),
+            memory_mb=scoring.memory_mb,
+            report=lambda share: channel.progress(step, 0.0, f"scoring weights, {share:.0%}"),
+        )
+
+    return method
 
 
-def find_plan(request: PlanRequest, method: Reconvene, exporter: Exporter, channel: Channel) -> Plan:
-    """Return the plan, an imposed sparsity's or the search's. It may have no choice: that is the caller's to refuse."""
-    planner = Planner(method, exporter, request.runtime, request.batch)
+def find_plan(request: PlanRequest, methods: Methods, exporter: Exporter, channel: Channel) -> Plan:
+    """Return the plan, that of imposed knobs or the search's. It may have no choice: that is the caller's to refuse."""
+    planner = Planner(methods, exporter, request.runtime, request.batch)
 
     def report(fraction: float, note: str) -> None:
         channel.progress(Step.PLAN, fraction, note)
 
     if request.sparsity is not None:
-        return planner.imposed(request.sparsity, request.budget, report)
-    return planner.search(request.sparsities, request.budget, report)
+        return planner.imposed(request.method.width_multiplier, request.sparsity, request.budget, report)
+    return planner.search(request.width_multipliers, request.sparsities, request.budget, report)
 
 
 def plan(request: PlanRequest, channel: Channel) -> dict[str, Any]:
@@ -81,7 +90,7 @@ def plan(request: PlanRequest, channel: Channel) -> dict[str, Any]:
     torch.set_num_threads(request.runtime.training_threads)
     started = time.perf_counter()
     bundle = open_bundle(Path(request.bundle))
-    found = find_plan(request, reconvene(request, bundle, Step.PLAN, channel), Exporter(bundle.spec.input), channel)
+    found = find_plan(request, methods(request, bundle, Step.PLAN, channel), Exporter(bundle.spec.input), channel)
     document: dict[str, Any] = {**msgspec.to_builtins(found), "seconds": round(time.perf_counter() - started, 3)}
     if found.chosen is None:
         assert found.nearest_miss is not None
@@ -109,7 +118,7 @@ def prune(request: PruneRequest, channel: Channel) -> dict[str, Any]:
         channel.progress(Step.PRUNE, fraction, stage)
 
     bundle = open_bundle(Path(request.bundle))
-    method = reconvene(request, bundle, Step.PRUNE, channel)
+    method = methods(request, bundle, Step.PRUNE, channel)(request.method.width_multiplier)
     mark("open", 0.1)
     (design,) = method.design([request.sparsity])
     mark("design", 0.6)

@@ -10,7 +10,8 @@ import pytest
 
 from support.commandline import Cli, Ended, command
 
-CANDIDATE = {"sparsity", "params", "bytes", "macs", "memory_mb", "training_memory_mb", "latency_ms", "feasible", "why"}
+COSTS = ("params", "bytes", "macs", "memory_mb", "training_memory_mb", "latency_ms")
+CANDIDATE = {"sparsity", "width_multiplier", *COSTS, "feasible", "why"}
 KEYS = ["budget", "candidates", "chosen", "nearest_miss", "seconds"]
 
 Answering = Callable[[dict[str, Any]], Path]
@@ -44,7 +45,7 @@ def test_what_cannot_change_the_choice_is_not_measured(planned: Ended) -> None:
 
 
 def test_progress_goes_to_stderr(planned: Ended) -> None:
-    assert "plan        0% scoring weights\n" in planned.err
+    assert "plan        0% scoring weights at width ×1\n" in planned.err
 
 
 def test_nothing_that_fits_is_told_with_the_plan(infeasible: Ended) -> None:
@@ -52,11 +53,12 @@ def test_nothing_that_fits_is_told_with_the_plan(infeasible: Ended) -> None:
     document = infeasible.error("INFEASIBLE")
     assert list(document) == [*KEYS, "error"]
     assert document["chosen"] is None
-    assert [candidate["feasible"] for candidate in document["candidates"]] == [False, False]
+    assert {candidate["feasible"] for candidate in document["candidates"]} == {False}
+    assert document["candidates"][-1]["width_multiplier"] == 0.25
     miss = document["nearest_miss"]
-    assert set(miss) == {"sparsity", "limit", "value", "allowed"}
-    assert (miss["sparsity"], miss["limit"], miss["allowed"]) == (0.9, "model_mb", 0.001)
-    assert infeasible.complaint.startswith("no candidate fits the budget: the nearest, sparsity 0.9, has model_mb ")
+    assert set(miss) == {"sparsity", "width_multiplier", "limit", "value", "allowed"}
+    assert (miss["width_multiplier"], miss["sparsity"], miss["limit"], miss["allowed"]) == (0.25, 0.9, "model_mb", 0.001)
+    assert infeasible.complaint.startswith("no candidate fits the budget: the nearest, width ×0.25, sparsity 0.9, has model_mb ")
 
 
 def rows(told: Ended) -> list[list[str]]:
@@ -71,9 +73,9 @@ def test_a_plan_is_told_to_people_as_a_table(planned: Ended, answering: Answerin
     assert (told.code, told.err) == (0, "")
     assert "limit model_mb 0.25 (command line)\n" in told.out
     large, small = rows(told)
-    assert (large[0], large[6:8]) == ("0.5", ["·", "·"])
-    assert " ".join(large[8:]) == planned.document["candidates"][0]["why"]
-    assert (small[:2], small[-1]) == (["→", "0.9"], "fits")
+    assert (large[:2], large[7:9]) == (["×1", "0.5"], ["·", "·"])
+    assert " ".join(large[9:]) == planned.document["candidates"][0]["why"]
+    assert (small[:3], small[-1]) == (["→", "×1", "0.9"], "fits")
 
 
 def test_nothing_that_fits_is_told_to_people_as_a_table_too(
@@ -83,7 +85,7 @@ def test_nothing_that_fits_is_told_to_people_as_a_table_too(
     body = f"raise AgentError({infeasible.complaint!r}, ErrorCode.INFEASIBLE, {document!r})"
     told = cli("plan", bundle, "--config", stand_in(body))
     assert (told.code, told.complaint) == (6, infeasible.complaint)
-    assert [row[0] for row in rows(told)] == ["0.5", "0.9"]
+    assert [tuple(row[:2]) for row in rows(told)][-2:] == [("×0.25", "0.5"), ("×0.25", "0.9")]
 
 
 def test_an_unmeasured_candidate_says_so(planned: Ended, answering: Answering, cli: Cli, bundle: Path) -> None:
@@ -99,6 +101,7 @@ def test_an_unmeasured_candidate_says_so(planned: Ended, answering: Answering, c
         (("--model-mb", -1), "budget.model_mb"),
         (("--sparsity", 1), "sparsity"),
         (("--sparsities", -0.5), "sparsities[0]"),
+        (("--width-multipliers", 1, 1.1), "width_multipliers[1]"),
         (("--min-width", 0), "method.min_width"),
         (("--width-multiplier", 0), "method.width_multiplier"),
         (("--width-multiplier", 1.5), "method.width_multiplier"),

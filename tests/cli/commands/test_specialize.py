@@ -71,7 +71,7 @@ def test_the_document_of_a_run(disturbed: Disturbed) -> None:
     document = disturbed.third.document
     assert list(document) == ["plan", "prune", "training", "release", "parity_max_abs_diff"]
     assert list(document["plan"]) == ["budget", "candidates", "chosen", "nearest_miss"]
-    assert list(document["prune"]) == ["sparsity", "layers", "params", "macs", "seconds"]
+    assert list(document["prune"]) == ["sparsity", "width_multiplier", "layers", "params", "macs", "seconds"]
     assert tuple(document["training"]) == TRAINING
     assert tuple(document["release"]) == RELEASE
     assert document["plan"]["chosen"]["sparsity"] == document["prune"]["sparsity"] == 0.9
@@ -97,7 +97,7 @@ def test_a_run_is_told_to_people_in_six_lines(
     config = answering(document)
     told = cli("specialize", "--bundle", bundle, "--data", "x", "--out", tmp_path / "out", "--config", config)
     assert (told.code, told.err) == (0, "")
-    names = ["sparsity", "parameters", "training", "accuracy", "latency", "model"]
+    names = ["plan", "parameters", "training", "accuracy", "latency", "model"]
     assert [line.split()[0] for line in told.out.splitlines()] == names
     params = document["prune"]["params"]
     assert f"{params['dense']:,} → {params['stored']:,} ({params['dense'] / params['stored']:.1f}× fewer)" in told.out
@@ -165,7 +165,7 @@ def test_infeasible_tells_the_plan_and_leaves_nothing(bundle: Path, data: Path, 
     plan = ended.error("INFEASIBLE")["plan"]
     assert plan["chosen"] is None
     assert (plan["nearest_miss"]["sparsity"], plan["nearest_miss"]["limit"]) == (0.9, "model_mb")
-    assert "no candidate fits the budget: the nearest, sparsity 0.9, has model_mb" in ended.complaint
+    assert "no candidate fits the budget: the nearest, width ×0.25, sparsity 0.9, has model_mb" in ended.complaint
     assert not (tmp_path / "out").exists()
 
 

@@ -20,7 +20,7 @@ HEARD: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "a plan": (
         "e/plan_chosen",
-        {"chosen": {"sparsity": 0.85, "params": 1000, "latency_ms": LATENCY}},
+        {"chosen": {"sparsity": 0.85, "width_multiplier": 1.0, "params": 1000, "latency_ms": LATENCY}},
         "← e/plan_chosen           plan: sparsity 0.85, 1,000 parameters, p95 2 ms",
     ),
     "a release": (

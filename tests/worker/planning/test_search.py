@@ -22,25 +22,35 @@ def limit(value: float) -> Limit:
     return Limit(value, "test")
 
 
+def method(multiplier: float) -> Reconvene:
+    return Reconvene(opened(TINY_RESNET), MethodOptions(width_multiplier=multiplier))
+
+
 class Bench:
     """A planner whose stopwatch is faked, and what was measured with it."""
 
     def __init__(self) -> None:
         self.measured: list[float] = []
-        self.reconvene = Reconvene(opened(TINY_RESNET), MethodOptions())
-        self.planner = Planner(self.reconvene, exporter(TINY_RESNET), RUNTIME, batch=8)
-        self.planner._latency = self.latency
+        self.costed: list[float] = []
+        self.planner = Planner(self.methods, exporter(TINY_RESNET), RUNTIME, batch=8)
+        self.planner._measured = self.stopwatch
         self.reports: list[tuple[float, str]] = []
 
-    def latency(self, design: Design) -> Latency:
+    def methods(self, multiplier: float) -> Reconvene:
+        if multiplier not in self.costed:
+            self.costed.append(multiplier)
+        return method(multiplier)
+
+    def stopwatch(self, _method: Reconvene, design: Design) -> Latency:
         self.measured.append(design.sparsity)
-        return Latency(SHOWN[design.sparsity] * 0.9, SHOWN[design.sparsity], 10)
+        share = design.widths["conv"] / 16
+        return Latency(SHOWN[design.sparsity] * share * 0.9, SHOWN[design.sparsity] * share, 10)
 
     def report(self, fraction: float, note: str) -> None:
         self.reports.append((fraction, note))
 
     def paper(self, sparsity: float) -> Candidate:
-        return on_paper(self.reconvene.design([sparsity])[0], 8)
+        return on_paper(method(1.0).design([sparsity])[0], 1.0, 8)
 
 
 @pytest.fixture
@@ -50,7 +60,7 @@ def bench() -> Bench:
 
 @pytest.mark.parametrize(("allowed", "chosen"), [(100.0, 0.0), (10.0, 0.0), (9.9, 0.5), (5.0, 0.8), (4.9, 0.9), (2.0, 0.95)])
 def test_the_lowest_sparsity_whose_measured_latency_fits_is_chosen(bench: Bench, allowed: float, chosen: float) -> None:
-    plan = bench.planner.search(SPARSITIES, Budget(latency_ms=limit(allowed)), bench.report)
+    plan = bench.planner.search((1.0,), SPARSITIES, Budget(latency_ms=limit(allowed)), bench.report)
     assert plan.chosen is not None
     assert plan.chosen.sparsity == chosen
     assert plan.chosen.latency_ms == Latency(SHOWN[chosen] * 0.9, SHOWN[chosen], 10)
@@ -64,7 +74,7 @@ def test_the_lowest_sparsity_whose_measured_latency_fits_is_chosen(bench: Bench,
 
 def test_without_a_limit_on_latency_only_the_choice_is_measured(bench: Bench) -> None:
     allowed = bench.paper(0.7).bytes / 2**20
-    plan = bench.planner.search(SPARSITIES, Budget(model_mb=limit(allowed)), bench.report)
+    plan = bench.planner.search((1.0,), SPARSITIES, Budget(model_mb=limit(allowed)), bench.report)
     assert plan.chosen is not None
     assert plan.chosen.sparsity == 0.7
     assert bench.measured == [0.7]
@@ -72,13 +82,13 @@ def test_without_a_limit_on_latency_only_the_choice_is_measured(bench: Bench) ->
 
 
 def test_no_limit_means_no_pruning(bench: Bench) -> None:
-    plan = bench.planner.search(SPARSITIES, Budget(), bench.report)
+    plan = bench.planner.search((1.0,), SPARSITIES, Budget(), bench.report)
     assert plan.chosen is not None
     assert plan.chosen.sparsity == 0.0
 
 
 def test_where_nothing_fits_the_nearest_miss_is_told(bench: Bench) -> None:
-    plan = bench.planner.search(SPARSITIES, Budget(latency_ms=limit(1.0)), bench.report)
+    plan = bench.planner.search((1.0,), SPARSITIES, Budget(latency_ms=limit(1.0)), bench.report)
     assert plan.chosen is None
     assert plan.nearest_miss is not None
     assert (plan.nearest_miss.sparsity, plan.nearest_miss.limit) == (0.95, "latency_ms")
@@ -86,7 +96,7 @@ def test_where_nothing_fits_the_nearest_miss_is_told(bench: Bench) -> None:
 
 
 def test_what_does_not_fit_on_paper_is_not_measured(bench: Bench) -> None:
-    plan = bench.planner.search(SPARSITIES, Budget(latency_ms=limit(100.0), memory_mb=limit(1e-3)), bench.report)
+    plan = bench.planner.search((1.0,), SPARSITIES, Budget(latency_ms=limit(100.0), memory_mb=limit(1e-3)), bench.report)
     assert plan.chosen is None
     assert bench.measured == []
     assert plan.nearest_miss is not None
@@ -96,25 +106,25 @@ def test_what_does_not_fit_on_paper_is_not_measured(bench: Bench) -> None:
 def test_the_training_batch_counts_against_the_memory_of_training(bench: Bench) -> None:
     allowed = bench.paper(0.0).training_memory_mb
     budget = Budget(training_memory_mb=limit(allowed))
-    planner = Planner(bench.reconvene, exporter(TINY_RESNET), RUNTIME, batch=80)
-    planner._latency = bench.latency
-    with_small_batch = bench.planner.search(SPARSITIES, budget, bench.report).chosen
+    planner = Planner(method, exporter(TINY_RESNET), RUNTIME, batch=80)
+    planner._measured = bench.stopwatch
+    with_small_batch = bench.planner.search((1.0,), SPARSITIES, budget, bench.report).chosen
     assert with_small_batch is not None
     assert with_small_batch.sparsity == 0.0
-    assert planner.search(SPARSITIES, budget, bench.report).chosen is None
+    assert planner.search((1.0,), SPARSITIES, budget, bench.report).chosen is None
 
 
 def test_candidates_may_come_in_any_order_and_twice(bench: Bench) -> None:
-    plan = bench.planner.search((0.9, 0.5, 0.9, 0.0), Budget(latency_ms=limit(9.0)), bench.report)
+    plan = bench.planner.search((1.0,), (0.9, 0.5, 0.9, 0.0), Budget(latency_ms=limit(9.0)), bench.report)
     assert [candidate.sparsity for candidate in plan.candidates] == [0.0, 0.5, 0.9]
     assert plan.chosen is not None
     assert plan.chosen.sparsity == 0.5
 
 
 def test_an_imposed_sparsity_is_measured_and_chosen_whether_it_fits_or_not(bench: Bench) -> None:
-    fits = bench.planner.imposed(0.5, Budget(latency_ms=limit(8.0)), bench.report)
-    misses = bench.planner.imposed(0.5, Budget(latency_ms=limit(7.0)), bench.report)
-    assert bench.measured == [0.5, 0.5]
+    fits = bench.planner.imposed(1.0, 0.5, Budget(latency_ms=limit(8.0)), bench.report)
+    misses = bench.planner.imposed(1.0, 0.5, Budget(latency_ms=limit(7.0)), bench.report)
+    assert bench.measured == [0.5]
     assert fits.chosen is not None
     assert misses.chosen is not None
     assert (fits.chosen.feasible, fits.nearest_miss) == (True, None)
@@ -124,7 +134,7 @@ def test_an_imposed_sparsity_is_measured_and_chosen_whether_it_fits_or_not(bench
 
 
 def test_progress_grows_and_says_what_is_measured(bench: Bench) -> None:
-    bench.planner.search(SPARSITIES, Budget(latency_ms=limit(5.0)), bench.report)
+    bench.planner.search((1.0,), SPARSITIES, Budget(latency_ms=limit(5.0)), bench.report)
     fractions = [fraction for fraction, _ in bench.reports]
     assert fractions == sorted(fractions)
     assert fractions[-1] < 1.0
@@ -142,22 +152,55 @@ def test_the_stopwatch_is_given_real_models_and_their_graph_is_exported_once(mon
         return [Latency(10.0 - len(sizes), 10.0 - len(sizes), 5)]
 
     monkeypatch.setattr(search, "measure", fake)
-    planner = Planner(Reconvene(opened(TINY_RESNET), MethodOptions()), exporter(TINY_RESNET), RUNTIME, 8)
-    plan = planner.search((0.0, 0.9), Budget(latency_ms=limit(8.5)), lambda *_: None)
+    planner = Planner(method, exporter(TINY_RESNET), RUNTIME, 8)
+    plan = planner.search((1.0,), (0.0, 0.9), Budget(latency_ms=limit(8.5)), lambda *_: None)
     assert plan.chosen is not None
     assert (plan.chosen.sparsity, sizes) == (0.9, [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("allowed", "multiplier", "sparsity"),
+    [(10.0, 1.0, 0.0), (9.9, 0.75, 0.0), (7.5, 0.75, 0.0), (5.0, 0.5, 0.0), (2.0, 0.25, 0.5)],
+)
+def test_a_latency_is_met_by_narrower_networks_before_sparser_ones(
+    bench: Bench, allowed: float, multiplier: float, sparsity: float
+) -> None:
+    plan = bench.planner.search((0.25, 1.0, 0.5, 0.75, 0.5), (0.0, 0.5, 0.9), Budget(latency_ms=limit(allowed)), bench.report)
+    assert plan.chosen is not None
+    assert (plan.chosen.width_multiplier, plan.chosen.sparsity) == (multiplier, sparsity)
+    assert plan.chosen.params == design_params(multiplier, sparsity)
+    assert {candidate.width_multiplier for candidate in plan.candidates} == set(bench.costed)
+    assert len(bench.costed) <= 4
+    multipliers = [candidate.width_multiplier for candidate in plan.candidates]
+    assert multipliers == sorted(multipliers, reverse=True)
+
+
+def design_params(multiplier: float, sparsity: float) -> int:
+    return method(multiplier).design([sparsity])[0].costs().params
+
+
+def test_a_width_that_nobody_needs_is_not_even_scored(bench: Bench) -> None:
+    bench.planner.search((1.0, 0.5, 0.25), SPARSITIES, Budget(latency_ms=limit(100.0)), bench.report)
+    assert bench.costed == [1.0]
+
+
+def test_networks_of_the_same_widths_are_measured_once(bench: Bench) -> None:
+    budget = Budget(latency_ms=limit(1e-3))
+    plan = bench.planner.search((0.5, 0.49), (0.0,), budget, bench.report)
+    assert [candidate.latency_ms is not None for candidate in plan.candidates] == [True, True]
+    assert len({candidate.params for candidate in plan.candidates}) == len(bench.measured) == 1
 
 
 @pytest.mark.slow
 def test_a_plan_by_the_real_stopwatch_and_one_that_is_imposed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "MEASURE_SECONDS", 0.1)
-    planner = Planner(Reconvene(opened(TINY_RESNET), MethodOptions()), exporter(TINY_RESNET), RUNTIME, 8)
-    plan = planner.search((0.0, 0.5, 0.95), Budget(latency_ms=limit(1000.0)), lambda *_: None)
+    planner = Planner(method, exporter(TINY_RESNET), RUNTIME, 8)
+    plan = planner.search((1.0,), (0.0, 0.5, 0.95), Budget(latency_ms=limit(1000.0)), lambda *_: None)
     assert plan.chosen is not None
     assert plan.chosen.sparsity == 0.0
     assert plan.chosen.latency_ms is not None
     assert 0 < plan.chosen.latency_ms.p50 <= plan.chosen.latency_ms.p95
-    imposed = planner.imposed(0.95, Budget(latency_ms=limit(1e-6)), lambda *_: None).chosen
+    imposed = planner.imposed(1.0, 0.95, Budget(latency_ms=limit(1e-6)), lambda *_: None).chosen
     assert imposed is not None
     assert imposed.latency_ms is not None
     assert imposed.feasible is False

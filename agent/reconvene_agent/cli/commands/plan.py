@@ -1,4 +1,4 @@
-"""``plan``: find the lowest sparsity that fits the budget on this board."""
+"""``plan``: find the width multiplier and the sparsity that fit the budget on this board."""
 
 from __future__ import annotations
 
@@ -20,24 +20,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.add_scoring_data(parser)
     shared.add_common(parser)
     shared.add_budget(parser)
-    add_sparsity(parser)
+    add_candidates(parser)
     shared.add_method(parser)
     shared.add_board(parser)
 
 
-def add_sparsity(parser: argparse.ArgumentParser) -> None:
-    """Add the sparsity to impose, and the candidates."""
+def add_candidates(parser: argparse.ArgumentParser) -> None:
+    """Add the sparsity to impose, and the candidates of both knobs."""
     parser.add_argument("--sparsity", type=shared.number, metavar="S", help="impose this sparsity; it is measured all the same")
     parser.add_argument(
         "--sparsities", type=shared.number, nargs="+", metavar="S", help="the candidates (default: the configuration's)"
     )
+    parser.add_argument("--width-multipliers", type=shared.number, nargs="+", metavar="N", help="the same of the other knob")
 
 
 def run(arguments: argparse.Namespace) -> int:
     bundle.read(arguments.bundle)
     board = find_board(arguments, arguments.bundle)
-    given = {"method": shared.method(arguments), "budget": shared.budget(arguments)}
-    args = decode_args("plan", {**given, **shared.given(arguments, ("sparsity", "sparsities"))}, board.defaults)
+    given = {
+        "method": shared.method(arguments),
+        "budget": shared.budget(arguments),
+        **shared.given(arguments, ("sparsity", "sparsities", "width_multipliers")),
+    }
+    args = decode_args("plan", given, board.defaults)
     assert isinstance(args, PlanArgs)
     request = board.plan_request(arguments.bundle.resolve(), args, "command line", data=shared.resolved(arguments.data))
     try:
@@ -49,7 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
     return answer(document, arguments.json, show)
 
 
-_HEADINGS = ("", "sparsity", "parameters", "file MiB", "MMACs", "memory MiB", "training MiB", "p50 ms", "p95 ms", "verdict")
+_COSTS = ("parameters", "file MiB", "MMACs", "memory MiB", "training MiB", "p50 ms", "p95 ms")
+_HEADINGS = ("", "width", "sparsity", *_COSTS, "verdict")
 
 
 def show(document: dict[str, Any]) -> None:
@@ -64,7 +70,8 @@ def show(document: dict[str, Any]) -> None:
 def _row(candidate: dict[str, Any], chosen: dict[str, Any] | None) -> tuple[str, ...]:
     latency = candidate["latency_ms"]
     return (
-        "→" if chosen and candidate["sparsity"] == chosen["sparsity"] else "",
+        "→" if candidate == chosen else "",
+        f"×{candidate['width_multiplier']:g}",
         f"{candidate['sparsity']:g}",
         f"{candidate['params']:,}",
         f"{candidate['bytes'] / 2**20:.2f}",

@@ -12,11 +12,12 @@ import msgspec
 
 from reconvene_agent.cli import arguments as shared
 from reconvene_agent.cli.board import find_board
-from reconvene_agent.cli.commands.plan import add_sparsity
+from reconvene_agent.cli.commands.plan import add_candidates
 from reconvene_agent.cli.foreground import run_worker
 from reconvene_agent.cli.output import answer, size
 from reconvene_agent.core import bundle, options
 from reconvene_agent.core.messages import SpecializeArgs, decode_args
+from reconvene_agent.core.plan import named
 
 _TRAINING = ("epochs", "batch", "learning_rate", "weight_decay", "augment", "validation", "seed")
 
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     shared.add_common(parser)
     shared.add_budget(parser)
-    add_sparsity(parser)
+    add_candidates(parser)
     shared.add_method(parser)
     group = parser.add_argument_group("training")
     group.add_argument("--epochs", type=int, metavar="N", help="passes over the training images")
@@ -54,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         "method": shared.method(arguments),
         "budget": shared.budget(arguments),
         "training": shared.given(arguments, _TRAINING),
-        **shared.given(arguments, ("sparsity", "sparsities")),
+        **shared.given(arguments, ("sparsity", "sparsities", "width_multipliers")),
     }
     args = decode_args("specialize", given, board.defaults)
     assert isinstance(args, SpecializeArgs)
@@ -70,7 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _show(document: dict[str, Any]) -> None:
     params, training, release = document["prune"]["params"], document["training"], document["release"]
     latency = release["latency_ms"]
-    print(f"sparsity    {document['prune']['sparsity']:g}")
+    chosen = document["plan"]["chosen"]
+    print(f"plan        {named(chosen['width_multiplier'], chosen['sparsity'])}")
     print(f"parameters  {params['dense']:,} → {params['stored']:,} ({params['dense'] / params['stored']:.1f}× fewer)")
     print(f"training    {training['epochs']} epochs in {training['seconds']:.0f} s, {training['images_per_second']:.0f} images/s")
     print(f"accuracy    {training['accuracy']:.1%} of {training['images']['held_out']} held-out images")
