@@ -87,11 +87,12 @@ def point_link(link: Path, target: str) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hex, read in pieces of 1 MiB."""
+    """Return the SHA-256 of a file in hex, read piece by piece into one buffer."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
+    buffer = memoryview(bytearray(1 << 17))
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(buffer):
+            digest.update(buffer[:size])
     return digest.hexdigest()
 
 

@@ -111,10 +111,10 @@ class Reconvene:
         self._options = options
         self._multiple = options.width_multiple or multiple
         full = _with_trunk_held(structure_of(self.spec)) if options.trunk == "keep" else structure_of(self.spec)
-        self._full = registry.build(self.spec)
         self._structure = full.narrowed(preprocessor.multiplied(full, options, self._multiple))
         # What is scored: the dense model, or the uniformly narrower one that the width multiplier makes of it.
         self._dense = self._narrowed(self._structure.widths)
+        self._full = self._dense if self._structure.widths == full.widths else registry.build(self.spec)
         # Scoring may take minutes, and a run prunes to a sparsity that its plan has scored.
         self._scored: dict[float, tuple[preprocessor.LayerDensity, ...]] = {}
         self._subject = Subject(

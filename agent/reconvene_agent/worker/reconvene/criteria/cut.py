@@ -26,13 +26,19 @@ Ordered = NDArray[np.int32]
 
 
 def _ordered(scores: Tensor, magnitudes: bool) -> Iterator[Ordered]:
-    """Yield scores (of any shape), or their magnitudes, some at a time as integers that sort alike."""
+    """Yield scores (of any shape), or their magnitudes, some at a time as integers that sort alike.
+
+    All have the same memory, so each is gone when the next comes: fresh memory for each would take as long as the work.
+    """
     flat = scores.detach().reshape(-1)
     at_once = min(max(len(flat) // 16, _LEAST_AT_ONCE), _MOST_AT_ONCE)
+    buffer = np.empty(at_once, dtype=np.int32)
     for start in range(0, len(flat), at_once):
         bits = flat[start : start + at_once].to(torch.float32).contiguous().numpy().view(np.int32)
-        size = bits & _MAGNITUDE
-        yield size if magnitudes else np.where(bits < 0, -size, size)
+        size = np.bitwise_and(bits, _MAGNITUDE, out=buffer[: len(bits)])
+        if not magnitudes:
+            np.negative(size, out=size, where=bits < 0)
+        yield size
 
 
 class Histogram:
@@ -48,8 +54,11 @@ class Histogram:
         zero = 0 if magnitudes else _SIDE
         counts = np.zeros(zero + _SIDE + 1, dtype=np.int64)
         for ordered in _ordered(scores, magnitudes):
-            bins = (ordered >> _SHIFT) + zero
-            counts += torch.bincount(torch.from_numpy(bins), minlength=len(counts)).numpy()
+            bins = np.right_shift(ordered, _SHIFT, out=ordered)
+            if zero:
+                bins += zero
+            some = torch.bincount(torch.from_numpy(bins)).numpy()
+            counts[: len(some)] += some
         self.magnitudes = magnitudes
         finite = _INFINITE >> _SHIFT
         lowest = max(0, zero - finite)
@@ -100,31 +109,31 @@ class Cuts:
         """Look for the scores of one layer that lie in the bins of the cuts; layers come in their order."""
         index = self._names.index(name)
         for ordered in _ordered(scores, self._magnitudes):
-            bins = ordered >> _SHIFT
             for cut, found in self._found.items():
-                some = ordered[bins == cut]
+                some = ordered[(ordered >= cut << _SHIFT) & (ordered < (cut + 1) << _SHIFT)]
                 if len(some):
                     found.append((index, some))
 
     def kept(self) -> list[dict[str, int]]:
         """Return the surviving scores of each layer, for each cut; of equal scores those of earlier layers survive."""
         results = []
-        for keep, cut, above in zip(self._keeps, self._bins, self._above, strict=True):
+        for cut, above, missing in self._cuts():
             owners, values = self._inside(cut)
-            missing = keep - sum(above.values())
-            chosen = owners[np.argsort(-values, kind="stable")[:missing]]
+            lowest = _largest_but(values, missing)
+            surely = owners[values > lowest]
+            chosen = np.concatenate([surely, owners[values == lowest][: missing - len(surely)]])
             extra = np.bincount(chosen, minlength=len(above)).tolist()
             results.append({name: count + more for (name, count), more in zip(above.items(), extra, strict=True)})
         return results
 
     def lowest(self) -> list[int]:
         """Return the lowest surviving score of each cut, as an integer that sorts alike; none survives a cut that keeps 0."""
-        results = []
+        return [_largest_but(self._inside(cut)[1], missing) for cut, _, missing in self._cuts()]
+
+    def _cuts(self) -> Iterator[tuple[int, dict[str, int], int]]:
+        """Yield the bin of each cut, how many scores of each layer lie above it, and how many are missing beside these."""
         for keep, cut, above in zip(self._keeps, self._bins, self._above, strict=True):
-            missing = keep - sum(above.values())
-            values = np.sort(self._inside(cut)[1])
-            results.append(int(values[len(values) - missing]) if missing else _INFINITE)
-        return results
+            yield cut, above, keep - sum(above.values())
 
     def floors(self) -> list[float]:
         """Return the lowest score of the bin in which each cut falls: a threshold that keeps a bin's worth too many at most.
@@ -138,6 +147,11 @@ class Cuts:
         owners = [np.full(len(values), index, dtype=np.int64) for index, values in found]
         values = [values for _, values in found]
         return np.concatenate([np.zeros(0, np.int64), *owners]), np.concatenate([np.zeros(0, np.int32), *values])
+
+
+def _largest_but(values: Ordered, count: int) -> int:
+    """Return the ``count``-th largest of the values, or what is above all of them where none is asked for."""
+    return int(np.partition(values, len(values) - count)[len(values) - count]) if count else _INFINITE
 
 
 def largest(weight: Tensor, count: int) -> Tensor:
