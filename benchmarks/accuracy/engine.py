@@ -110,13 +110,16 @@ def _rounded(wanted: float, width: int, multiple: int) -> int:
     return min(width, math.ceil(max(math.ceil(wanted), MIN_WIDTH) / multiple) * multiple)
 
 
-def with_global_masks(family: Family, seed: int, sparsity: float) -> Plan:
-    """Return the unstructured counterpart: dense shapes, and the globally largest weights of all prunable layers."""
+def with_global_masks(family: Family, seed: int, nonzero: int) -> Plan:
+    """Return the unstructured counterpart: dense shapes, and of all prunable layers the globally largest weights.
+
+    With all that is not prunable, so many parameters are not zero.
+    """
     plain = uniform(family, 1.0)
     dense = build(family.spec, seed, plain).module
     weights = {layer.name: dense.get_parameter(f"{layer.name}.weight").detach().abs().flatten() for layer in plain.layers}
     everything = torch.cat(list(weights.values()))
-    keep = round((1.0 - sparsity) * everything.numel())
+    keep = max(1, nonzero - (sum(parameter.numel() for parameter in dense.parameters()) - everything.numel()))
     threshold = torch.topk(everything, keep).values[-1]
     kept = {name: int((values >= threshold).sum()) for name, values in weights.items()}
     return build(family.spec, seed, replace(plain, mask_sizes=kept))

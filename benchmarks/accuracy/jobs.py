@@ -41,7 +41,7 @@ class Task:
 
     def renamed(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Return the record of a twin as this task's."""
-        return {**record, "arm": self.arm, "match": self.matches.get(ARMS[self.arm].match)}
+        return {**record, "arm": self.arm, "match": self.matches.get(self.arm)}
 
 
 class _Child:
@@ -66,7 +66,7 @@ def _check() -> None:
 def run(task: Task) -> dict[str, Any]:
     """Make an arm's model, train it and return its record."""
     settings, spec = task.settings, task.settings.family.spec
-    recipe = Recipe(settings.epochs, task.seed, settings.device, _check)
+    recipe = Recipe(settings.epochs, settings.learning_rate, task.seed, settings.device, _check)
     plan = ARMS[task.arm].plan(Case(task.point, _Child.data, recipe))
     params = sum(parameter.numel() for parameter in plan.module.parameters())
     zeros = sum(int((~mask).sum()) for mask in plan.masks.values())
@@ -81,7 +81,7 @@ def run(task: Task) -> dict[str, Any]:
         "macs": engine.macs(spec, plan.widths),
         "seconds": round(trained.seconds + plan.search_seconds, 2),
         "search_seconds": round(plan.search_seconds, 2),
-        "match": task.matches.get(ARMS[task.arm].match),
+        "match": task.matches.get(task.arm),
         "shape": engine.shape_digest(spec, plan.widths),
         "widths": plan.widths,
         "settings": settings.document(),

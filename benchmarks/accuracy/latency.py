@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from accuracy import engine
-from accuracy.arms import ALPHAS, Point, ours
-from accuracy.engine import Deployer, Family, Widths
+from accuracy.arms import ARMS, RIVALS, Arm, Point
+from accuracy.engine import Deployer, Widths
 from accuracy.settings import Settings
 from reconvene_agent.core.bundle import ModelSpec
 from reconvene_agent.worker.deploy.session import measure
 
-LADDER = tuple(round(0.2 + 0.02 * step, 2) for step in range(41))
+LADDER = tuple(round(0.05 * step, 2) for step in range(1, 21))
 SLOWER = 1.03
-"""How much slower than ours a network may be that counts as equally fast; less than this cannot be told apart."""
+"""How much slower than its rival a network may be that counts as equally fast; less than this cannot be told apart."""
 
 
 def measured(spec: ModelSpec, shapes: Sequence[Widths], seconds: float) -> list[dict[str, Any]]:
@@ -36,26 +36,29 @@ def measured(spec: ModelSpec, shapes: Sequence[Widths], seconds: float) -> list[
 
 
 def matches(settings: Settings, seed: int, seconds: float) -> dict[str, dict[str, float]]:
-    """Find, for each of our multipliers, that of the widest uniformly narrower network that is no slower.
+    """Find, for each arm of ours that has a rival, the largest width multiplier with which it is no slower.
 
-    Latency over width is a staircase, on which a wider network may be the faster one, so all that differ are measured, ours
-    among them. The ``ratio`` of the two latencies says how near the match is.
+    Latency over width is a staircase, on which a wider network may be the faster one, so all that differ are measured, the
+    rivals among them. The ``ratio`` of the two latencies says how near the match is; an arm that nothing matches is left out.
     """
     family = settings.family
     point = Point(family, settings.sparsity, seed, {})
-    targets = [dict(ours(point, alpha, "dense").widths) for alpha in ALPHAS]
-    ladder = {engine.shape_digest(family.spec, widths): (share, widths) for share, widths in _narrower(family)}
-    rows = measured(family.spec, [*targets, *(widths for _, widths in ladder.values())], seconds)
-    rivals = [(share, row["p50"]) for (share, _), row in zip(ladder.values(), rows[len(targets) :], strict=True)]
+    rivals = {share: dict(engine.uniform(family, share).widths) for share in RIVALS}
+    ladder = {name: _ladder(arm, point) for name, arm in ARMS.items() if arm.rival is not None}
+    shapes = [*rivals.values(), *(widths for found in ladder.values() for widths in found.values())]
+    distinct = {engine.shape_digest(family.spec, widths): widths for widths in shapes}
+    p50 = {row["shape"]: row["p50"] for row in measured(family.spec, list(distinct.values()), seconds)}
     found: dict[str, dict[str, float]] = {}
-    for alpha, row in zip(ALPHAS, rows, strict=False):
-        ratios = [(share, p50 / row["p50"]) for share, p50 in rivals]
-        equal = [pair for pair in ratios if pair[1] <= SLOWER]
-        share, ratio = max(equal) if equal else min(ratios, key=lambda pair: pair[1])
-        found[str(alpha)] = {"multiplier": share, "ratio": round(ratio, 4)}
+    for name, candidates in ladder.items():
+        rival = p50[engine.shape_digest(family.spec, rivals[ARMS[name].rival or 1.0])]
+        ratios = {alpha: p50[engine.shape_digest(family.spec, widths)] / rival for alpha, widths in candidates.items()}
+        equal = [alpha for alpha, ratio in ratios.items() if ratio <= SLOWER]
+        if equal:
+            found[name] = {"multiplier": max(equal), "ratio": round(ratios[max(equal)], 4)}
     return found
 
 
-def _narrower(family: Family) -> Iterator[tuple[float, Widths]]:
-    for share in LADDER:
-        yield share, dict(engine.uniform(family, share).widths)
+def _ladder(arm: Arm, point: Point) -> dict[float, Widths]:
+    """Return the widths of an arm by width multiplier, from the rival's own upwards: ours is never slower at that."""
+    designs = {alpha: arm.within(point, alpha) for alpha in LADDER if alpha >= (arm.rival or 0.0)}
+    return {alpha: dict(design.widths) for alpha, design in designs.items() if design is not None}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from accuracy import labels
-from accuracy.arms import ALPHAS
+from accuracy.arms import RIVALS, as_fast_as
 from accuracy.labels import Box
 from accuracy.summary import Row
 
@@ -18,7 +18,8 @@ FAMILIES = {
     "dense": ("dense network", "#000000", "s"),
     "unstructured": ("unstructured counterpart", "#000000", "X"),
     "reading": ("Reconvene, readings of the paper (average/width)", "#0072B2", "o"),
-    "ours": ("ours: width multiplier α, then mean/sqrt", "#D55E00", "D"),
+    "ours": ("ours: as fast as ×…, half its bytes", "#D55E00", "D"),
+    "criteria": ("ours by other criteria", "#D55E00", "h"),
     "shrink": ("every layer by √density", "#CC79A7", "P"),
     "narrower": ("uniformly narrower ×", "#666666", "v"),
     "filter norm": ("filters by norm", "#009E73", "^"),
@@ -114,15 +115,12 @@ def _byte_ticks(axis: Any) -> None:
 
 
 def _lines(rows: Sequence[Row]) -> list[list[Row]]:
-    """Return the rows that a line joins: the narrower networks with the dense one, and ours, by kind."""
+    """Return the rows that a line joins: the narrower networks with the dense one, and ours."""
     by_name = {row.arm.name: row for row in rows}
     narrower = sorted((row for row in rows if row.arm.family in ("narrower", "dense")), key=lambda row: row.macs)
     # The dense one comes last and first gives the colour.
-    found = [narrower]
-    for kind in ("dense", "masked"):
-        names = [f"mean/sqrt/{kind}", *(f"ours {alpha} {kind}" for alpha in ALPHAS)]
-        found.append([by_name[name] for name in reversed(names) if name in by_name])
-    return [line for line in found if len(line) > 1]
+    ours = [by_name[as_fast_as(rival)] for rival in reversed(RIVALS) if as_fast_as(rival) in by_name]
+    return [line for line in (narrower, ours) if len(line) > 1]
 
 
 def _label(panel: Any, rows: Sequence[Row], name: str) -> None:

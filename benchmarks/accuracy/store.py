@@ -55,7 +55,7 @@ class Store:
     def runs(self, settings: Settings) -> list[Record]:
         """Return the finished runs of these settings that belong to arms of today, and to the multipliers now stored."""
         matches = self.matches(settings)
-        return [run for run in self._of(settings) if run["arm"] in ARMS and run["match"] == matches.get(ARMS[run["arm"]].match)]
+        return [run for run in self._of(settings) if run["arm"] in ARMS and run["match"] == matches.get(run["arm"])]
 
     def add_run(self, record: Record) -> None:
         self._document["runs"].append(record)
@@ -76,7 +76,7 @@ class Store:
         return [run for run in self._document["runs"] if run["settings"] == wanted]
 
     def matches(self, settings: Settings) -> dict[str, float]:
-        """Return the multipliers of the equally fast narrower networks, by our multiplier; empty when not yet found."""
+        """Return the width multipliers with which ours are as fast as their rivals, by arm; empty when not yet found."""
         row = self._match(settings)
         return {} if row is None else {key: found["multiplier"] for key, found in row["found"].items()}
 

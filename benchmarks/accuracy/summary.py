@@ -14,7 +14,7 @@ from accuracy.store import Record
 class Row:
     """Means over the seeds; ``accuracy`` and ``spread``, half the range over the seeds, are in percent.
 
-    ``size``, ``p50`` and ``p95`` are None where nothing has been measured; ``multiplier`` is that of an equal-latency arm.
+    ``size``, ``p50`` and ``p95`` are None where nothing has been measured; ``multiplier`` is that of an arm with a rival.
     """
 
     arm: Arm
@@ -34,9 +34,7 @@ class Row:
     @property
     def short(self) -> str:
         """The label in the plot."""
-        if self.arm.family == "narrower" and self.multiplier is not None:
-            return f"×{self.multiplier:g}"
-        return self.arm.short
+        return self.arm.short if self.multiplier is None else f"{self.arm.short}, α {self.multiplier:g}"
 
 
 def summarize(runs: Sequence[Record], latencies: Mapping[str, Record]) -> dict[str, Row]:

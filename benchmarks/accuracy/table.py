@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from accuracy.arms import ALPHAS, HALVED, MIDDLE
+from accuracy.arms import ARMS, MIDDLE, NARROWER, RIVALS, as_fast_as
 from accuracy.summary import Row
 
 TIE = 0.3
@@ -29,7 +29,7 @@ def table(rows: Mapping[str, Row]) -> list[str]:
 
 def _cells(row: Row, dense: Row | None) -> tuple[str, ...]:
     faster = dense.p50 / row.p50 if dense is not None and dense.p50 and row.p50 else None
-    name = row.arm.name if row.multiplier is None else f"{row.arm.name} (×{row.multiplier:g})"
+    name = _name(row)
     if row.search_seconds:
         name += f" ({row.search_seconds:.0f} s)"
     if row.diverged:
@@ -49,12 +49,14 @@ def _cells(row: Row, dense: Row | None) -> tuple[str, ...]:
 
 def verdicts(rows: Mapping[str, Row]) -> list[str]:
     """Return what follows from the rows, one line for each question that they can answer."""
-    pairs = [(f"ours {alpha} {kind}", f"narrower as {alpha}") for alpha in ALPHAS for kind in ("dense", "masked")]
-    pairs += [(f"half of {alpha}", f"narrower {alpha}") for alpha in HALVED]
-    pairs += [("mean/sqrt/dense", "narrower in bytes"), (f"half of {HALVED[0]}", f"narrower {HALVED[1]}")]
+    narrower = ["dense", *(f"narrower ×{share:g}" for share in NARROWER)]
+    pairs = [(as_fast_as(rival), name) for rival, name in zip(RIVALS, narrower, strict=False)]
+    pairs += [(as_fast_as(rival), name) for rival, name in zip(RIVALS, narrower[1:], strict=True)]
+    middle = as_fast_as(MIDDLE)
+    pairs += [(middle, name) for name, arm in ARMS.items() if arm.family == "criteria"]
     pairs += [
-        (f"ours {MIDDLE} dense", "search"),
-        (f"ours {MIDDLE} dense", "filter norm"),
+        (middle, "search"),
+        (middle, "filter norm"),
         ("mean/sqrt/masked", "unstructured"),
         ("mean/sqrt/masked", "mean/density/masked"),
         ("mean/sqrt/dense", "mean/density/dense"),
@@ -92,7 +94,7 @@ def _compared(one: Row, other: Row) -> str:
 
 
 def _name(row: Row) -> str:
-    return row.arm.name if row.multiplier is None else f"{row.arm.name} (×{row.multiplier:g})"
+    return row.arm.name if row.multiplier is None else f"{row.arm.name} (α {row.multiplier:g})"
 
 
 def _frontier(rows: Mapping[str, Row], arm: str, attribute: str, label: str) -> str:

@@ -23,7 +23,6 @@ from reconvene_agent.worker.training.augment import augment
 from reconvene_agent.worker.training.schedule import one_cycle
 
 BATCH = 64
-LEARNING_RATE = 0.1
 MOMENTUM = 0.9
 WEIGHT_DECAY = 5e-4
 AUGMENT: Augment = "shift-flip"
@@ -36,9 +35,10 @@ class Stopped(Exception):  # noqa: N818 - not an error
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long, with which draws and where to train; ``check`` is called before each step and may raise ``Stopped``."""
+    """How long, how fast, with which draws and where to train; ``check`` is called before each step and may raise ``Stopped``."""
 
     epochs: float
+    learning_rate: float
     seed: int
     device: str
     check: Callable[[], None]
@@ -65,7 +65,7 @@ def train(module: nn.Module, held: Masks, data: Dataset, recipe: Recipe) -> Trai
     module = module.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     held = {name: mask.to(device) for name, mask in held.items()}
     mean, std = (torch.tensor(values, device=device).view(1, -1, 1, 1) for values in (data.mean, data.std))
-    optimizer = torch.optim.SGD(module.parameters(), LEARNING_RATE, MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True)
+    optimizer = torch.optim.SGD(module.parameters(), recipe.learning_rate, MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True)
     masks.apply(module, held)
     # A last batch of one image has no variance to normalise by, so it is left out.
     per_epoch = len(data.train) // BATCH + (1 if len(data.train) % BATCH > 1 else 0)
@@ -81,7 +81,7 @@ def train(module: nn.Module, held: Masks, data: Dataset, recipe: Recipe) -> Trai
         images = torch.from_numpy(data.train.inputs[chosen])
         images = augment(images, AUGMENT, generator(recipe.seed, f"augment:{step}")).to(device)
         classes = torch.from_numpy(data.train.classes[chosen]).to(device)
-        optimizer.param_groups[0]["lr"] = one_cycle(step, total, LEARNING_RATE)
+        optimizer.param_groups[0]["lr"] = one_cycle(step, total, recipe.learning_rate)
         images = ((images / 255.0 - mean) / std).contiguous(memory_format=torch.channels_last)
         loss = functional.cross_entropy(module(images), classes)
         optimizer.zero_grad(set_to_none=True)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from accuracy import engine, labels, search, table
-from accuracy.arms import ALPHAS, ARMS, Case, Point
+from accuracy.arms import ARMS, RIVALS, Case, Point, as_fast_as
 from accuracy.engine import Family
 from accuracy.settings import Settings
 from accuracy.store import Store
@@ -22,9 +22,9 @@ from reconvene_agent.core.bundle import ModelSpec
 from reconvene_agent.worker.data.dataset import Dataset, Part, Skipped
 
 FAMILY = Family(ModelSpec("vgg11", (3, 8, 8), 4), 0.25, 4)
-MATCHES = {str(alpha): 0.5 for alpha in ALPHAS}
-SETTINGS = Settings("vgg11", 0.25, 4, 0.9, 1, 64, 4, "0" * 16, "cpu")
-RECIPE = Recipe(1, 0, "cpu", lambda: None)
+MATCHES = {name: 1.0 for name, arm in ARMS.items() if arm.rival is not None}
+SETTINGS = Settings("vgg11", 0.25, 4, 0.9, 1, 64, 4, "0" * 16, 0.05, "cpu")
+RECIPE = Recipe(1, 0.05, 0, "cpu", lambda: None)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def case(data: Dataset, seed: int = 0) -> Case:
 
 
 def record(arm: str, seed: int = 0, accuracy: float = 0.5, **more: Any) -> dict[str, Any]:
-    match = MATCHES.get(ARMS[arm].match)
+    match = MATCHES.get(arm)
     numbers = {"params": 9, "nonzero": 9, "macs": 9, "seconds": 1.0, "search_seconds": 0.0, "diverged": False}
     settings = SETTINGS.document()
     return {"arm": arm, "seed": seed, "accuracy": accuracy, "match": match, "shape": arm, "settings": settings, **numbers, **more}
@@ -59,7 +59,23 @@ def test_the_unstructured_counterpart_keeps_the_largest_weights_of_all_layers(da
     kept = torch.cat([weights[name][mask] for name, mask in plan.masks.items()])
     dropped = torch.cat([weights[name][~mask] for name, mask in plan.masks.items()])
     assert kept.min() >= dropped.max()
-    assert len(kept) == round(0.1 * (len(kept) + len(dropped)))
+    reading = ARMS["mean/sqrt/masked"].on_paper(case(data).point)
+    assert reading is not None
+    everything = sum(parameter.numel() for parameter in plan.module.parameters())
+    assert everything - len(dropped) == reading.costs().nonzero
+
+
+@pytest.mark.parametrize("rival", RIVALS)
+@pytest.mark.parametrize("alpha", [0.8, 1.0])
+def test_ours_takes_half_the_bytes_of_its_rival_and_no_more_sparsity_than_that(rival: float, alpha: float, data: Dataset) -> None:
+    point = case(data).point
+    most = engine.uniform(FAMILY, rival).costs().file_bytes / 2
+    found = ARMS[as_fast_as(rival)].within(point, alpha)
+    assert found is not None
+    assert found.costs().file_bytes <= most
+    if found.sparsity:
+        options = FAMILY.options(alpha, sensitive="dense")
+        assert engine.design(FAMILY.spec, 0, round(found.sparsity - 0.01, 2), options).costs().file_bytes > most
 
 
 def test_filters_kept_by_norm_are_the_dense_ones(data: Dataset) -> None:
@@ -71,10 +87,8 @@ def test_filters_kept_by_norm_are_the_dense_ones(data: Dataset) -> None:
 
 
 def test_permuting_leaves_the_densities_what_they_are(data: Dataset) -> None:
-    assert ARMS["permuted"].design is not None
-    point = case(data).point
-    plain, permuted = ARMS["mean/sqrt/masked"].design(point), ARMS["permuted"].design(point)  # type: ignore[misc]
-    ones, others = ([layer.density for layer in design.layers] for design in (plain, permuted))
+    found = [ARMS[name].on_paper(case(data).point) for name in ("mean/sqrt/masked", "permuted")]
+    ones, others = ([layer.density for layer in design.layers] for design in found if design is not None)
     assert ones != others
     assert sorted(others) == pytest.approx(sorted(ones), abs=0.02)
 
@@ -101,17 +115,17 @@ def test_training_is_repeatable_and_masks_hold(data: Dataset) -> None:
 
 def test_a_store_goes_on_where_it_stopped_and_keeps_settings_apart(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.set_matches(SETTINGS, {alpha: {"multiplier": share, "ratio": 1.0} for alpha, share in MATCHES.items()})
+    store.set_matches(SETTINGS, {arm: {"multiplier": alpha, "ratio": 1.0} for arm, alpha in MATCHES.items()})
     store.add_run(record("dense"))
-    store.add_run(record("narrower as 0.7"))
+    store.add_run(record(as_fast_as(0.7)))
     with pytest.raises(SystemExit, match="another benchmark"):
         Store(tmp_path)
     store.close()
     store = Store(tmp_path)
-    assert [run["arm"] for run in store.runs(SETTINGS)] == ["dense", "narrower as 0.7"]
+    assert [run["arm"] for run in store.runs(SETTINGS)] == ["dense", as_fast_as(0.7)]
     assert store.runs(dataclasses.replace(SETTINGS, epochs=2)) == []
-    # The equal-latency network is another one after another match.
-    store.set_matches(SETTINGS, {alpha: {"multiplier": 0.6, "ratio": 1.0} for alpha in MATCHES})
+    # As fast as its rival is another network after another match.
+    store.set_matches(SETTINGS, {arm: {"multiplier": 0.6, "ratio": 1.0} for arm in MATCHES})
     assert [run["arm"] for run in store.runs(SETTINGS)] == ["dense"]
     store.close()
 
