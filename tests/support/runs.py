@@ -38,6 +38,9 @@ class Ear:
         if self._stop is not None:
             self._stop(step, fraction, note)
 
+    def start_afresh(self, request: Request) -> None:
+        """Go on as one does where the system does not allow it."""
+
     def event(self, name: str, data: dict[str, Any]) -> None:
         self.events.append((name, msgspec.json.decode(msgspec.json.encode(data))))
 

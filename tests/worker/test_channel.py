@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 import socket
+import sys
+import threading
 from collections.abc import Iterator
 from threading import Event
 
@@ -9,9 +12,10 @@ import pytest
 
 from reconvene_agent.core import protocol
 from reconvene_agent.core.job import Step
-from reconvene_agent.core.protocol import Done, Happening, Progress, Stop, Upward
+from reconvene_agent.core.protocol import Done, Downward, Happening, Progress, Stop, Upward
 from reconvene_agent.worker import channel as channels
 from reconvene_agent.worker.channel import REPORTS_PER_SECOND, Channel, StopRequested
+from support.runs import NOBODY
 
 
 class Other:
@@ -117,6 +121,34 @@ def test_rubbish_in_place_of_a_stop_suspends(ends: tuple[Channel, Other], rubbis
         pass  # what fits is enough: the rest is noticed as the end of the channel
     other.close()
     assert stopped(channel) == "suspend"
+
+
+def test_a_stop_that_comes_while_it_starts_afresh_is_left_to_be_read(
+    ends: tuple[Channel, Other], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel, other = ends
+    watching = threading.Thread(target=channel._watch, daemon=True)
+    handed: list[Downward] = []
+
+    def become(program: str, arguments: list[str]) -> None:
+        assert program == sys.executable
+        watching.start()
+        other.socket.sendall(protocol.encode(Stop("cancel")))
+        descriptors = {name: int(value) for name, value in zip(arguments[3::2], arguments[4::2], strict=True)}
+        assert all(os.get_inheritable(each) for each in descriptors.values())
+        handed.append(protocol.decode_downward(os.pread(descriptors["--request"], 1 << 20, 0)))
+        # What the new process finds is still there, for it alone.
+        with socket.socket(fileno=os.dup(descriptors["--channel"])) as inherited:
+            assert inherited.recv(1 << 10, socket.MSG_PEEK) == protocol.encode(Stop("cancel"))
+        raise PermissionError
+
+    monkeypatch.setattr(channels.os, "execv", become)
+    channel.start_afresh(NOBODY)
+    assert handed == [NOBODY]
+    assert not os.get_inheritable(channel._socket.fileno())
+    watching.join(10)
+    with pytest.raises(StopRequested):
+        channel.start_afresh(NOBODY)
 
 
 def test_when_the_other_side_is_gone_the_work_is_suspended(ends: tuple[Channel, Other]) -> None:

@@ -39,7 +39,7 @@ def soon() -> Iterator[None]:
         patch.setattr(search, "MEASURE_SECONDS", 0.01)
         patch.setattr(memory, "settled_mb", resident)
         patch.setattr(pipeline, "FINAL_MEASURE_SECONDS", 0.01)
-        patch.setattr(pipeline, "Exporter", lambda _: exporter(SPEC))
+        patch.setattr(pipeline, "Exporter", lambda *_: exporter(SPEC))
         yield
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from reconvene_agent.core import release as releases
 from reconvene_agent.core.errors import ErrorCode
 from reconvene_agent.core.job import Step
-from reconvene_agent.core.protocol import Done, Failed, Happening, Suspended
+from reconvene_agent.core.protocol import Done, Failed, Happening, Ready, Suspended
 from reconvene_agent.worker import pipeline
 from support.models import ModelSpec, shipped
 from support.runs import Ear, Watched, archive, plan_request, specialize_request
@@ -74,6 +75,20 @@ def test_a_job_canceled_suspended_and_killed_in_training_still_ends_with_the_rel
     again = Watched(request)
     assert again.outcome == done
     assert again.told("epoch") == []
+
+
+def test_where_memory_is_scarce_training_has_none_of_what_the_plan_took(bundle: Path, data: Path, tmp_path: Path) -> None:
+    plan = plan_request(bundle)
+    scarce = replace(plan, scoring=replace(plan.scoring, memory_mb=500.0))
+    ample, spared = (
+        Watched(specialize_request(bundle, data, tmp_path / name, asked)) for name, asked in (("a", plan), ("b", scarce))
+    )
+    (greeting,) = (each for each in spared.said if isinstance(each, Ready)) if spared.outcome else ()
+    assert greeting.pid == spared.process.pid
+    results = [each.outcome.result for each in (ample, spared) if isinstance(each.outcome, Done)]
+    assert results[0]["release"]["sha256"] == results[1]["release"]["sha256"]
+    assert results[1]["training"]["peak_rss_mb"] < results[0]["training"]["peak_rss_mb"] - 60
+    assert spared.steps == [Step.PROBE, Step.PLAN, *list(Step)[:1], *list(Step)[2:]]
 
 
 def test_infeasible_comes_with_the_plan(bundle: Path, data: Path, tmp_path: Path) -> None:

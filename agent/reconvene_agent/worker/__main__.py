@@ -1,6 +1,7 @@
 """Entry of the worker process: ``python -m reconvene_agent.worker --channel FD``.
 
-Shakes hands, takes one request, runs it and leaves. Standard output goes where standard error goes.
+Shakes hands, takes one request, runs it and leaves. Standard output goes where standard error goes. A worker that starts
+afresh in the middle of its work is handed the request as a file, and has shaken hands already.
 """
 
 from __future__ import annotations
@@ -39,15 +40,20 @@ def _become_expendable() -> None:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m reconvene_agent.worker")
     parser.add_argument("--channel", type=int, required=True, metavar="FD")
-    descriptor = parser.parse_args(arguments).channel
+    parser.add_argument("--request", type=int, metavar="FD", help="a file with the request, of a worker that starts afresh")
+    given = parser.parse_args(arguments)
     # A Ctrl-C in the terminal reaches the whole process group; who started us decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(2, 1)
     _become_expendable()
-    channel = Channel(descriptor)
-    channel.send(Ready(protocol.VERSION, __version__, os.getpid()))
+    channel = Channel(given.channel)
     try:
-        request = channel.receive()
+        if given.request is None:
+            channel.send(Ready(protocol.VERSION, __version__, os.getpid()))
+            request = channel.receive()
+        else:
+            with os.fdopen(given.request, "rb") as file:
+                request = protocol.decode_downward(file.read())
         if request is None or isinstance(request, Stop):
             return 0
     except msgspec.DecodeError as error:

@@ -6,7 +6,9 @@ Reports go up at a bounded rate; a request to stop, or the death of whoever star
 from __future__ import annotations
 
 import os
+import select
 import socket
+import sys
 import threading
 import time
 from typing import Any, Literal
@@ -15,9 +17,10 @@ import msgspec
 
 from reconvene_agent.core import protocol
 from reconvene_agent.core.job import Step
-from reconvene_agent.core.protocol import Downward, Happening, Progress, Stop, Upward
+from reconvene_agent.core.protocol import Downward, Happening, Progress, Request, Stop, Upward
 
 REPORTS_PER_SECOND = 4.0
+ENTRY = ("-m", "reconvene_agent.worker")
 
 StopMode = Literal["cancel", "suspend"]
 
@@ -36,8 +39,10 @@ class Channel:
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
         os.set_inheritable(descriptor, False)
-        self._reader = self._socket.makefile("rb")
+        # Without a buffer: what is not read yet can still be read by whoever this process becomes.
+        self._reader = self._socket.makefile("rb", buffering=0)
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
         self._stop: StopMode | None = None
         self._last_report = 0.0
         self._last_step: Step | None = None
@@ -69,14 +74,38 @@ class Channel:
     def _watch(self) -> None:
         mode: StopMode = "suspend"
         try:
-            message = self.receive()
+            message = self._wait()
             while message is not None and not isinstance(message, Stop):
-                message = self.receive()
+                message = self._wait()
             if isinstance(message, Stop):
                 mode = message.mode
         except msgspec.DecodeError:
             mode = "suspend"
         self._stop = mode
+
+    def _wait(self) -> Downward | None:
+        select.select([self._socket], [], [])
+        with self._reading:
+            return self.receive()
+
+    def start_afresh(self, request: Request) -> None:
+        """Become a new process with the same request, rid of all that this one has loaded; the other side does not notice.
+
+        Comes back only where the system does not allow it: then the work goes on as it is.
+        """
+        self.check()
+        channel = self._socket.fileno()
+        # A word to stop that comes now is left for the new process to read.
+        with self._reading, os.fdopen(os.memfd_create("request", 0), "wb") as file:
+            file.write(protocol.encode(request))
+            file.flush()
+            file.seek(0)
+            os.set_inheritable(channel, True)
+            try:
+                arguments = [sys.executable, *ENTRY, "--channel", str(channel), "--request", str(file.fileno())]
+                os.execv(sys.executable, arguments)  # noqa: S606 - this very program
+            except OSError:
+                os.set_inheritable(channel, False)
 
     def check(self) -> None:
         """Raise StopRequested if the work shall end here."""

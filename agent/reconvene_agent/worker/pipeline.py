@@ -34,6 +34,8 @@ from reconvene_agent.worker.reconvene.method import PrunedModel
 from reconvene_agent.worker.training.checkpoint import Checkpoint
 from reconvene_agent.worker.training.loop import Epoch, Interrupted, Trainer, accuracy
 
+AMPLE_MB = 1024.0
+"""Where training may take less, the libraries of torch's exporter, some 180 MB, are too much to have beside it."""
 PARITY_IMAGES = 64
 FINAL_MEASURE_SECONDS = 2.0
 
@@ -57,6 +59,7 @@ def specialize(request: SpecializeRequest, channel: Channel) -> dict[str, Any]:
     if outcome is not None:
         return outcome
     plan = run.plan()
+    run.make_room()
     pruned, prune_document = run.prune(plan)
     training = run.train(pruned)
     return run.deploy(pruned, models, {"plan": msgspec.to_builtins(plan), "prune": prune_document, "training": training})
@@ -81,9 +84,9 @@ class _Run:
         self._data = data
         self._channel = channel
         self._work = work
-        self._exporter = Exporter(bundle.spec.input)
         self._methods = tasks.methods(request.plan, bundle, Step.PLAN, channel, data)
         self._fingerprint = self._identify()
+        self._exporter = Exporter(bundle.spec.input, work / f"graph-{self._fingerprint[:16]}.onnx")
         self._before_model_mb = 0.0
         self._priority = Priority()
 
@@ -113,6 +116,15 @@ class _Run:
             self._remember("plan.json", plan)
         self._channel.event("plan", {"sparsity": plan.chosen.sparsity, "chosen": msgspec.to_builtins(plan.chosen)})
         return plan
+
+    def make_room(self) -> None:
+        """Start afresh where memory is scarce and the plan has left much of it taken."""
+        available = self._request.plan.scoring.memory_mb
+        if not self._exporter.burdened:
+            return
+        self._exporter.keep()
+        if available is not None and available < AMPLE_MB:
+            self._channel.start_afresh(self._request)
 
     def prune(self, plan: Plan) -> tuple[PrunedModel, dict[str, Any]]:
         assert plan.chosen is not None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -215,9 +216,46 @@ def test_the_input_is_named_by_its_kind_and_only_its_batch_is_free(
     assert [side.dim_value or side.dim_param for side in entry.type.tensor_type.shape.dim] == ["batch", *shape]
 
 
+@pytest.mark.parametrize(
+    ("build", "shape", "widths"), [(perceptron, (12,), (5, 9)), (Transformer, (3, 8, 8), (1, 3)), (Shuffled, (3, 4, 4), (5, 8))]
+)
+def test_a_graph_that_was_kept_serves_other_widths_without_another_export(
+    build: Callable[..., nn.Module],
+    shape: tuple[int, ...],
+    widths: tuple[int, int],
+    count_of_exports: list[int],
+    tmp_path: Path,
+) -> None:
+    kept = tmp_path / "graph"
+    one, other = (restless(build, (width,), width) for width in widths)
+    first = Exporter(shape, kept)
+    first.keep()
+    assert not kept.exists(), "there is none yet"
+    first.to_onnx(one)
+    first.keep()
+    assert kept.stat().st_size < 40_000, "the graph's own weights are not kept"
+    later = Exporter(shape, kept)
+    session = open_session(later.to_onnx(other).SerializeToString(), RUNTIME)
+    parity.check(other, session, torch.randn(3, *shape).numpy())
+    assert (len(count_of_exports), later.burdened) == (1, False)
+
+
+@pytest.mark.parametrize("content", [b"", b"rubbish", b"\x08\x07"], ids=["empty", "rubbish", "a graph without notes"])
+def test_a_kept_graph_that_cannot_be_read_is_made_anew(content: bytes, tmp_path: Path, count_of_exports: list[int]) -> None:
+    kept = tmp_path / "graph"
+    kept.write_bytes(content)
+    model = restless(perceptron, (5,), 0)
+    for _ in range(2):
+        exporter = Exporter((12,), kept)
+        session = open_session(exporter.to_onnx(model).SerializeToString(), RUNTIME)
+        parity.check(model, session, torch.randn(3, 12).numpy())
+        exporter.keep()
+        assert len(count_of_exports) == 1
+
+
 def template(model: nn.Module, shape: tuple[int, ...]) -> Template:
     scrambled = export._scrambled(folded(copy.deepcopy(model), shape))
-    return Template(export._export(scrambled, shape), scrambled, run(scrambled, torch.zeros(3, *shape)))
+    return Template.of(export._export(scrambled, shape), scrambled, run(scrambled, torch.zeros(3, *shape)))
 
 
 @pytest.mark.parametrize(

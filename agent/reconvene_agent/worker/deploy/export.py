@@ -87,11 +87,18 @@ def _scrambled(fused: fx.GraphModule) -> fx.GraphModule:
 
 
 class Exporter:
-    """Turns models of one architecture and input size into ONNX, whatever their widths."""
+    """Turns models of one architecture and input size into ONNX, whatever their widths.
 
-    def __init__(self, input_shape: tuple[int, ...]) -> None:
+    A graph that an earlier process left in the file ``kept`` is used as it is: torch's exporter takes seconds, and leaves some
+    180 MB of libraries behind it.
+    """
+
+    def __init__(self, input_shape: tuple[int, ...], kept: Path | None = None) -> None:
         self._input_shape = input_shape
-        self._template: Template | None = None
+        self._kept = kept
+        self._template = None if kept is None else _read(kept)
+        self.burdened = False
+        """Whether torch's exporter was loaded."""
 
     def to_onnx(self, model: nn.Module) -> ModelProto:
         """Return the ONNX model: input ``image`` (batch, C, H, W), ``window`` (batch, C, L) or ``features`` (batch, F) float32,
@@ -103,11 +110,24 @@ class Exporter:
         if self._template is None:
             self._template = self._export_template(copy.deepcopy(fused))
         filled = self._filled(self._template, fused)
-        return filled if filled is not None else _export(fused, self._input_shape)
+        return filled if filled is not None else self._export(fused)
 
     def _export_template(self, fused: fx.GraphModule) -> Template:
         scrambled = _scrambled(fused)
-        return Template(_export(scrambled, self._input_shape), scrambled, run(scrambled, self._noise()))
+        return Template.of(self._export(scrambled), scrambled, run(scrambled, self._noise()))
+
+    def keep(self) -> None:
+        """Leave the graph, if there is one yet, for a process that comes later.
+
+        Raises:
+            AgentError: NO_DISK when the disk is full.
+        """
+        if self._kept is not None and self._template is not None:
+            atomic.write_bytes(self._kept, self._template.dump())
+
+    def _export(self, fused: nn.Module) -> ModelProto:
+        self.burdened = True
+        return _export(fused, self._input_shape)
 
     def _filled(self, template: Template, fused: fx.GraphModule) -> ModelProto | None:
         if not template.depends_on_widths:
@@ -120,6 +140,14 @@ class Exporter:
     def _noise(self) -> Tensor:
         # An odd number of them, since a reshape to wrong widths might still divide two evenly.
         return torch.randn(3, *self._input_shape, generator=generator(0, "trial"))
+
+
+def _read(path: Path) -> Template | None:
+    """Return the template in a file, or None where there is none that can be read: then torch exports one."""
+    try:
+        return Template.load(path.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def _answers(proto: ModelProto, trial: Run) -> bool:

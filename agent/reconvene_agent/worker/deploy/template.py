@@ -7,10 +7,13 @@ reshapes. Weights are recognised by their values, and reshapes by their order.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
+from msgspec import Struct
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, numpy_helper, shape_inference
 from torch import Tensor, fx, nn
@@ -20,11 +23,11 @@ from reconvene_agent.worker.models.layers import CONVOLUTIONS
 
 # Constants of these are axes and bounds, whatever the widths.
 FREE_OF_WIDTHS = frozenset({"ReduceMean", "ReduceMax", "ReduceSum", "Clip"})
+_NOTES = "template"
 RESHAPING = frozenset({"reshape", "view", "flatten", "unflatten"})
 
 
-@dataclass(frozen=True)
-class _Source:
+class _Source(Struct, frozen=True):
     """The model's tensor that an initializer is, as it is or transposed."""
 
     name: str
@@ -35,25 +38,77 @@ class _Source:
         return np.ascontiguousarray(found.T) if self.transposed else found
 
 
-class Template:
-    """A graph that was exported with tensors of which no two are alike, to be filled with those of other widths."""
+class _Notes(Struct, frozen=True):
+    """What is known of a graph.
 
-    def __init__(self, proto: ModelProto, model: fx.GraphModule, run: Run) -> None:
-        """``model`` is what ``proto`` was exported from, and ``run`` a run of it."""
+    Attributes:
+        shapes: of the tensors that it was exported with.
+        sources: which initializers are tensors of the model.
+        targets: initializers that are targets of reshapes, in order; None where they could not be told.
+        complete: whether every tensor was found; the exporter may have worked a constant out from several.
+    """
+
+    shapes: dict[str, Shape]
+    sources: dict[str, _Source]
+    targets: list[str] | None
+    complete: bool
+
+
+class Template:
+    """A graph that is to be filled with tensors of any widths; it holds none of its own."""
+
+    def __init__(self, proto: ModelProto, notes: _Notes) -> None:
         self._proto = proto
+        self._notes = notes
+
+    @classmethod
+    def of(cls, proto: ModelProto, model: fx.GraphModule, run: Run) -> Template:
+        """Return what can be told of a graph; ``model``, no two of whose tensors are alike, is what it was exported from, ``run``
+        a run of it."""
         tensors = _arrays(model)
-        self._shapes = {name: tensor.shape for name, tensor in tensors.items()}
-        self._sources = _sources(proto, tensors)
-        self._targets = _name_targets(proto, _reshaped(run))
-        # Where the exporter worked a constant out from several tensors, they may be found nowhere themselves.
-        self._complete = {source.name for source in self._sources.values()} == self._shapes.keys()
+        sources = _sources(proto, tensors)
+        notes = _Notes(
+            shapes={name: tensor.shape for name, tensor in tensors.items()},
+            sources=sources,
+            targets=_name_targets(proto, _reshaped(run)),
+            complete={source.name for source in sources.values()} == tensors.keys(),
+        )
+        for initializer in proto.graph.initializer:
+            if initializer.name in sources:
+                initializer.ClearField("raw_data")
+        return cls(proto, notes)
+
+    def dump(self) -> bytes:
+        """Return the template as one file."""
+        proto = ModelProto()
+        proto.CopyFrom(self._proto)
+        onnx.helper.set_model_props(proto, {_NOTES: msgspec.json.encode(self._notes).decode()})
+        content: bytes = proto.SerializeToString()
+        return content
+
+    @classmethod
+    def load(cls, content: bytes) -> Template:
+        """Return the template that ``dump`` made a file of.
+
+        Raises:
+            ValueError: it is none.
+        """
+        proto = ModelProto()
+        try:
+            proto.ParseFromString(content)
+            properties: dict[str, Any] = {entry.key: entry.value for entry in proto.metadata_props}
+            notes = msgspec.json.decode(properties[_NOTES], type=_Notes)
+        except (DecodeError, KeyError, msgspec.DecodeError) as error:
+            raise ValueError(f"no template: {error}") from error
+        del proto.metadata_props[:]
+        return cls(proto, notes)
 
     @property
     def depends_on_widths(self) -> bool:
         """Whether the graph holds numbers that may stem from the widths it was exported with, such as a scale."""
-        known = {*self._sources, *(self._targets or ())}
+        known = {*self._notes.sources, *(self._notes.targets or ())}
         own = {initializer.name for initializer in self._proto.graph.initializer} - known
-        return bool(self._targets) or any(
+        return bool(self._notes.targets) or any(
             node.op_type == "Constant" or (node.op_type not in FREE_OF_WIDTHS and not own.isdisjoint(node.input))
             for node in self._proto.graph.node
         )
@@ -63,19 +118,19 @@ class Template:
 
         ``run`` is a run of the model; it is needed where the graph depends on widths.
         """
-        tensors = _arrays(model)
-        if not self._complete or tensors.keys() != self._shapes.keys():
+        notes, tensors = self._notes, _arrays(model)
+        if not notes.complete or tensors.keys() != notes.shapes.keys():
             return None
-        if self._targets is None and {name: tensor.shape for name, tensor in tensors.items()} != self._shapes:
+        if notes.targets is None and {name: tensor.shape for name, tensor in tensors.items()} != notes.shapes:
             return None
-        reshaped = _reshaped(run) if self._targets and run is not None else []
-        if len(reshaped) != len(self._targets or ()):
+        reshaped = _reshaped(run) if notes.targets and run is not None else []
+        if len(reshaped) != len(notes.targets or ()):
             return None
-        shapes = dict(zip(self._targets or (), reshaped, strict=True))
+        shapes = dict(zip(notes.targets or (), reshaped, strict=True))
         proto = ModelProto()
         proto.CopyFrom(self._proto)
         for initializer in proto.graph.initializer:
-            source = self._sources.get(initializer.name)
+            source = notes.sources.get(initializer.name)
             if source is not None:
                 initializer.CopyFrom(numpy_helper.from_array(source.array(tensors), initializer.name))
             elif initializer.name in shapes:
@@ -91,7 +146,7 @@ class Template:
         """A depthwise convolution has as many groups as channels, and ONNX's shape inference does not notice when it has not."""
         groups = {f"{name}.weight": layer.groups for name, layer in model.named_modules() if isinstance(layer, CONVOLUTIONS)}
         for node in proto.graph.node:
-            source = self._sources.get(node.input[1]) if node.op_type == "Conv" else None
+            source = self._notes.sources.get(node.input[1]) if node.op_type == "Conv" else None
             if source is not None and source.name in groups:
                 kept = [attribute for attribute in node.attribute if attribute.name != "group"]
                 del node.attribute[:]
