@@ -14,18 +14,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from reconvene_agent.core.options import Augment
 from reconvene_agent.worker.data.dataset import Dataset
 from reconvene_agent.worker.models.initial import generator
 from reconvene_agent.worker.reconvene import masks
 from reconvene_agent.worker.reconvene.masks import Masks
-from reconvene_agent.worker.training.augment import augment
+from reconvene_agent.worker.training.augment import shift_flip
 from reconvene_agent.worker.training.schedule import one_cycle
 
 BATCH = 64
 MOMENTUM = 0.9
 WEIGHT_DECAY = 5e-4
-AUGMENT: Augment = "shift-flip"
 EVALUATION_BATCH = 500
 
 
@@ -79,7 +77,7 @@ def train(module: nn.Module, held: Masks, data: Dataset, recipe: Recipe) -> Trai
             order = torch.randperm(len(data.train), generator=generator(recipe.seed, f"order:{epoch}"))
         chosen = order[index * BATCH : (index + 1) * BATCH].numpy()
         images = torch.from_numpy(data.train.inputs[chosen])
-        images = augment(images, AUGMENT, generator(recipe.seed, f"augment:{step}")).to(device)
+        images = shift_flip(images, generator(recipe.seed, f"augment:{step}")).to(device)
         classes = torch.from_numpy(data.train.classes[chosen]).to(device)
         optimizer.param_groups[0]["lr"] = one_cycle(step, total, recipe.learning_rate)
         images = ((images / 255.0 - mean) / std).contiguous(memory_format=torch.channels_last)

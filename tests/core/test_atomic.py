@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,17 @@ def test_the_digest_is_that_of_the_whole_file(tmp_path_factory: pytest.TempPathF
     content = b"0123456789abcdef" * (size // 16 + 1)
     path.write_bytes(content[:size])
     assert atomic.sha256(path) == hashlib.sha256(content[:size]).hexdigest()
+
+
+def test_what_killed_writers_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    left = tmp_path / f".plan.json.{process.pid}.tmp"
+    others = [
+        tmp_path / name for name in ("plan.json", f".plan.json.{os.getpid()}.tmp", ".tmp", ".a.tmp", f"plan.{process.pid}.tmp")
+    ]
+    for path in (left, *others):
+        path.write_text("x")
+    atomic.sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(others)
+    atomic.sweep(tmp_path / "nowhere")

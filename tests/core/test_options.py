@@ -25,7 +25,7 @@ def test_choices_are_those_of_the_types() -> None:
     assert set(choices(Sensitive)) == {"masked", "dense", "shrink"}
     assert set(choices(Trunk)) == {"keep", "prune"}
     assert set(choices(Criterion)) == {"magnitude", "random", "uniform", "erk", "synflow", "snip", "grasp"}
-    assert set(choices(Augment)) == {"none", "shift", "shift-flip"}
+    assert set(choices(Augment)) == {"auto", "none", "shift", "shift-flip", "jitter"}
 
 
 def test_the_candidates_ascend_from_the_dense_model() -> None:

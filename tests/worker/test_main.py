@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
@@ -18,7 +19,7 @@ import torch
 from reconvene_agent import __version__
 from reconvene_agent.core import protocol
 from reconvene_agent.core.errors import AgentError, ErrorCode
-from reconvene_agent.core.protocol import Done, Failed, PruneRequest, Ready, Stop, Suspended, Upward
+from reconvene_agent.core.protocol import Done, Failed, Progress, PruneRequest, Ready, Stop, Suspended, Upward
 from reconvene_agent.worker import __main__ as entry
 from reconvene_agent.worker import operations
 from reconvene_agent.worker.channel import StopRequested
@@ -192,6 +193,40 @@ def test_it_dies_with_whoever_started_it(tmp_path: Path, monkeypatch: pytest.Mon
         assert gone, "the worker outlived its parent by 10 s"
     finally:
         os.close(worker)
+
+
+SIGTERMED = """
+import signal, sys, threading, time, types
+from reconvene_agent.core.job import Step
+
+def run(request, channel):
+    channel.progress(Step.TRAIN, 0.5, "at it")
+    {body}
+
+sys.modules["reconvene_agent.worker.operations"] = types.SimpleNamespace(run=run)
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome", "returncode"),
+    [
+        ("while True: channel.check(); time.sleep(0.01)", Suspended(), 0),
+        ("threading.Event().wait()", None, entry.TERMINATED),
+        ("while True: pass", None, entry.TERMINATED),
+    ],
+    ids=["reporting", "waiting", "computing"],
+)
+def test_sigterm_ends_it_in_time_at_a_safe_point_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, outcome: Upward | None, returncode: int
+) -> None:
+    site(tmp_path, monkeypatch, SIGTERMED.format(body=body))
+    worker = Watched(NOBODY)
+    worker.until(lambda message: isinstance(message, Progress))
+    worker.process.terminate()
+    before = time.monotonic()
+    assert worker.end().returncode == returncode
+    assert time.monotonic() - before < entry.LEAVE_WITHIN_S + 1
+    assert outcome is None or worker.outcome == outcome
 
 
 class Silent:

@@ -76,7 +76,7 @@ def test_a_run_goes_through_its_steps_and_ends_with_a_release(request_: Speciali
     ear = Ear()
     document = run(request_, ear)
     assert ear.steps == list(Step)
-    assert [name for name, _ in ear.events] == ["plan", "prune", "epoch", "epoch", "release"]
+    assert [name for name, _ in ear.events] == ["plan", "prune", "settings", "epoch", "epoch", "release"]
     assert document["plan"]["chosen"]["sparsity"] == document["prune"]["sparsity"] == 0.9
     training, release = document["training"], document["release"]
     assert (training["epochs"], training["batch"]) == (2, 32)
@@ -265,8 +265,7 @@ def test_images_that_were_skipped_are_told_and_the_folders_names_become_labels(b
 
 
 def test_a_batch_larger_than_the_data_is_told_as_it_was_used(bundle: Path, data: Path, tmp_path: Path) -> None:
-    plan = replace(plan_request(bundle), batch=4096)
-    training = run(specialize_request(bundle, data, tmp_path, plan, epochs=1))["training"]
+    training = run(specialize_request(bundle, data, tmp_path, batch=4096, epochs=1))["training"]
     assert training["batch"] == training["images"]["train"]
 
 

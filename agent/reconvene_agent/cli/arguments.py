@@ -28,11 +28,31 @@ _METHOD_HELP = {
     "min_width": "fewest channels that a group keeps",
     "width_multiple": "round narrowed widths up to a multiple of this (default: the profile's)",
 }
+_TRAINING_CHOICES = {
+    "schedule": (options.Schedule, "how the learning rate rises and falls"),
+    "balance": (options.Balance, "draw all classes as often where they differ much in number"),
+    "precision": (options.PrecisionChoice, "of computing; auto takes what is faster here"),
+    "augment": (options.Augment, "random changes of training inputs; auto shifts images and jitters windows"),
+}
+_TRAINING_HELP = {
+    "epochs": "passes over the training inputs",
+    "batch": "inputs per step",
+    "learning_rate": "peak of the schedule",
+    "weight_decay": "L2 penalty",
+    "label_smoothing": "share of the target that is spread over all classes",
+    "patience": "stop after so many epochs without a better accuracy; 0 is never",
+    "ema": "decay of an average of the weights that is deployed in their place; 0 is none",
+    "validation": "share held out where the data have no held-out part",
+    "seed": "decides data order and augmentation",
+}
 _BUDGET_HELP = {
     "latency_ms": "p95 of one inference, in milliseconds",
+    "latency_p50_ms": "median of one inference, in milliseconds",
     "memory_mb": "memory of inference, in MiB",
     "training_memory_mb": "memory of training above the libraries, in MiB",
     "model_mb": "size of the ONNX file, in MiB",
+    "training_minutes": "time of training, in minutes",
+    "reserve_mb": "memory that is never touched, in MiB",
 }
 
 
@@ -60,6 +80,7 @@ def number(text: str) -> float:
     return value
 
 
+_WHOLE = ("epochs", "batch", "patience", "seed")
 _METHOD_NUMBERS: dict[str, Callable[[str], float]] = {"width_multiplier": number, "min_width": int, "width_multiple": int}
 
 
@@ -116,6 +137,15 @@ def add_method(parser: argparse.ArgumentParser) -> None:
         group.add_argument(flag(name), type=read, metavar="N", help=_METHOD_HELP[name])
 
 
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """Add how to train; defaults come from the configuration."""
+    group = parser.add_argument_group("training")
+    for name, text in _TRAINING_HELP.items():
+        group.add_argument(flag(name), type=int if name in _WHOLE else number, metavar="N", help=text)
+    for name, (kind, text) in _TRAINING_CHOICES.items():
+        group.add_argument(flag(name), choices=get_args(kind), help=text)
+
+
 def add_budget(parser: argparse.ArgumentParser) -> None:
     """Add the limits; those not given come from configuration and profile."""
     group = parser.add_argument_group("budget")
@@ -126,6 +156,11 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
 def method(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the method's knobs that were given."""
     return given(arguments, (*_METHOD, *_METHOD_NUMBERS))
+
+
+def training(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what was said of training."""
+    return given(arguments, (*_TRAINING_HELP, *_TRAINING_CHOICES))
 
 
 def budget(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -55,6 +55,14 @@ def write_with(path: Path, fill: Callable[[Path], None]) -> None:
         aside.unlink(missing_ok=True)
 
 
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed have left half-written in ``folder``."""
+    for aside in folder.glob(".*.tmp"):
+        owner = aside.name.split(".")[-2]
+        if owner.isdecimal() and not Path("/proc", owner).exists():
+            aside.unlink(missing_ok=True)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace ``path`` by ``content``, wholly or not at all."""
 

@@ -19,7 +19,10 @@ Average = Literal["mean", "weighted"]
 Width = Literal["density", "sqrt"]
 Sensitive = Literal["masked", "dense", "shrink"]
 Trunk = Literal["keep", "prune"]
-Augment = Literal["none", "shift", "shift-flip"]
+Augment = Literal["auto", "none", "shift", "shift-flip", "jitter"]
+Schedule = Literal["onecycle", "cosine"]
+Balance = Literal["auto", "never"]
+PrecisionChoice = Literal["auto", "float32", "bfloat16"]
 
 
 class MethodOptions(Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,20 +55,33 @@ class TrainingOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """How the small model is trained on local data.
 
     Attributes:
-        epochs: passes over the training images.
-        batch: images per step.
-        learning_rate: peak of the OneCycle schedule.
+        epochs: passes over the training inputs; fewer where the budget allows less time.
+        batch: inputs per step, whatever share of them is in memory at a time.
+        learning_rate: peak of the schedule.
+        schedule: ``onecycle`` rises for a quarter of the run and falls to almost 0; ``cosine`` warms up for a twentieth.
         weight_decay: L2 penalty.
-        augment: random changes of the training images; ``shift-flip`` only where a mirrored image is as valid.
-        validation: share of the images held out when the data come without a ``val`` part.
+        label_smoothing: share of the target that is spread over all classes.
+        patience: epochs without a better held-out accuracy after which training stops; 0 never. The best epoch is deployed.
+        ema: decay, from step to step, of an average of the weights that is judged and deployed in their place; 0 is none.
+        balance: ``auto`` draws all classes as often where they differ much in number.
+        precision: ``auto`` takes bfloat16 where this board is faster with it.
+        augment: random changes of the training inputs; ``auto`` shifts images and jitters windows. ``shift-flip`` only where a
+            mirrored image is as valid.
+        validation: share of the inputs held out when the data come without a held-out part.
         seed: decides data order and augmentation.
     """
 
     epochs: Annotated[int, Meta(ge=1, le=10_000)] = 10
     batch: Annotated[int, Meta(ge=2, le=4096)] = 64
     learning_rate: Annotated[float, Meta(gt=0.0, le=10.0)] = 0.1
+    schedule: Schedule = "onecycle"
     weight_decay: Annotated[float, Meta(ge=0.0, le=1.0)] = 5e-4
-    augment: Augment = "shift"
+    label_smoothing: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
+    patience: Annotated[int, Meta(ge=0, le=10_000)] = 0
+    ema: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
+    balance: Balance = "auto"
+    precision: PrecisionChoice = "auto"
+    augment: Augment = "auto"
     validation: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.2
     seed: Seed = 0
 

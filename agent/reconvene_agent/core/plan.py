@@ -15,14 +15,15 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
-from reconvene_agent.core.budget import Budget
+from reconvene_agent.core.budget import LATENCIES, Budget
 from reconvene_agent.core.release import Latency
 
 
 class Candidate(Struct, frozen=True):
     """One width multiplier and sparsity, and what the model made by them costs.
 
-    ``bytes`` (of the ONNX file), ``memory_mb`` (inference) and ``training_memory_mb`` are computed from shapes;
+    ``bytes`` (of the ONNX file), ``memory_mb`` (inference) and ``training_memory_mb`` (the least with which it can be trained)
+    are computed from shapes;
     ``latency_ms`` is measured, and null where measuring could not change the choice. ``feasible`` is null while unknown;
     ``why`` says what a verdict rests on.
     """
@@ -67,6 +68,7 @@ def costs(candidate: Candidate) -> dict[str, float]:
     }
     if candidate.latency_ms is not None:
         known["latency_ms"] = candidate.latency_ms.p95
+        known["latency_p50_ms"] = candidate.latency_ms.p50
     return known
 
 
@@ -87,7 +89,7 @@ def judge(candidate: Candidate, budget: Budget) -> Candidate:
     if miss is not None:
         why = f"{miss.limit} {miss.value:.4g} is over the limit of {miss.allowed:.4g}"
         return msgspec.structs.replace(candidate, feasible=False, why=why)
-    if budget.latency_ms is not None and candidate.latency_ms is None:
+    if candidate.latency_ms is None and any(name in LATENCIES for name, _ in budget.limits()):
         return msgspec.structs.replace(candidate, feasible=None, why="latency not measured: it cannot change the choice")
     return msgspec.structs.replace(candidate, feasible=True, why="within every limit")
 
@@ -121,7 +123,7 @@ def next_step(columns: Columns, budget: Budget) -> tuple[int, int | None] | None
 
 def _demanded(column: Sequence[Candidate] | None, budget: Budget) -> int | None:
     """Return the row of the lowest sparsity at which nothing but perhaps the latency misses the budget; None without one."""
-    on_paper = msgspec.structs.replace(budget, latency_ms=None)
+    on_paper = msgspec.structs.replace(budget, **dict.fromkeys(LATENCIES))
     return next((row for row, candidate in enumerate(column or ()) if worst_miss(candidate, on_paper) is None), None)
 
 
@@ -171,8 +173,9 @@ def _misses(candidates: Sequence[Candidate], budget: Budget) -> list[Miss]:
     misses: list[Miss] = []
     slowest = 0.0
     for candidate in reversed(candidates):
-        if candidate.latency_ms is not None and budget.latency_ms is not None:
-            slowest = max(slowest, candidate.latency_ms.p95 / budget.latency_ms.value)
+        known = costs(candidate)
+        over = [known[name] / limit.value for name, limit in budget.limits() if name in LATENCIES and name in known]
+        slowest = max(slowest, *over) if over else slowest
         miss = worst_miss(candidate, budget)
         if miss is not None and (candidate.latency_ms is not None or miss.value / miss.allowed > slowest):
             misses.append(miss)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -36,12 +36,14 @@ class Match(Struct, frozen=True, forbid_unknown_fields=True):
 class Compute(Struct, frozen=True, forbid_unknown_fields=True):
     """Threads for inference and for training (0: as many as the board has cores), and ONNX Runtime's providers in order.
 
-    Widths that are a multiple of ``width_multiple`` run faster on this hardware; 1 where that is not known.
+    Training runs on ``training_device`` where the worker's torch has it. Widths that are a multiple of ``width_multiple`` run
+    faster on this hardware; 1 where that is not known.
     """
 
     inference_threads: Annotated[int, Meta(ge=0, le=256)]
     training_threads: Annotated[int, Meta(ge=0, le=256)]
     providers: Annotated[tuple[str, ...], Meta(min_length=1)]
+    training_device: Literal["cpu", "cuda"] = "cpu"
     width_multiple: Annotated[int, Meta(ge=1, le=256)] = 1
 
 
@@ -57,7 +59,7 @@ class Thermal(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Profile(Struct, frozen=True, forbid_unknown_fields=True):
-    """One kind of board. ``batch_cap`` is the largest training batch that its memory bears."""
+    """One kind of board. ``batch_cap`` is how many training inputs are in memory at most at a time."""
 
     name: str
     title: str

@@ -22,9 +22,10 @@ MAX_LINE = 1 << 20
 
 
 class Runtime(Struct, frozen=True):
-    """How to compute on this board: threads, and ONNX Runtime's execution providers in order of preference.
+    """How to compute on this board: threads, ONNX Runtime's execution providers in order of preference, where to train.
 
-    Narrowed widths are rounded up to a multiple of ``width_multiple``.
+    At most ``batch_cap`` training inputs are in memory at a time. Narrowed widths are rounded up to a multiple of
+    ``width_multiple``.
     """
 
     inference_threads: int
@@ -32,6 +33,7 @@ class Runtime(Struct, frozen=True):
     providers: tuple[str, ...]
     batch_cap: int
     width_multiple: int = 1
+    training_device: Literal["cpu", "cuda"] = "cpu"
 
 
 class Scoring(Struct, frozen=True):

@@ -26,6 +26,7 @@ def runtime(profile: Profile, device: Device) -> Runtime:
         providers=compute.providers,
         batch_cap=profile.batch_cap,
         width_multiple=compute.width_multiple,
+        training_device=compute.training_device,
     )
 
 
@@ -84,7 +85,7 @@ class Board(msgspec.Struct, frozen=True):
             method=args.method,
             sparsities=args.sparsities,
             width_multipliers=args.width_multipliers if args.method.width_multiplier == 1.0 else (args.method.width_multiplier,),
-            batch=min(batch or self.config.training.batch, self.profile.batch_cap),
+            batch=batch or self.config.training.batch,
             sparsity=None if args.sparsity is msgspec.UNSET else args.sparsity,
             scoring=self.scoring(data, budget),
         )

@@ -11,6 +11,8 @@ import ctypes
 import os
 import signal
 import sys
+import threading
+import time
 import traceback
 from pathlib import Path
 
@@ -24,6 +26,9 @@ from reconvene_agent.worker.channel import Channel, StopRequested
 
 PR_SET_PDEATHSIG = 1
 OOM_SCORE = "500"
+# Whoever sends SIGTERM follows it with SIGKILL after five seconds or more; a checkpoint then is either whole or the one before.
+LEAVE_WITHIN_S = 4.0
+TERMINATED = 143
 # What torch and ONNX Runtime, which have no exception for it, say when memory is refused them.
 OUT_OF_MEMORY = ("can't allocate memory", "Cannot allocate memory", "bad_alloc", "bad allocation")
 
@@ -37,6 +42,22 @@ def _become_expendable() -> None:
         pass  # a sandbox may forbid it; the work is the same
 
 
+def _leave_on_sigterm(channel: Channel) -> None:
+    """Stop at the next safe point on SIGTERM; where none comes in time, leave all the same.
+
+    In a thread of its own, since a handler would wait for the main one, which may be in the middle of a long computation.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def wait() -> None:
+        signal.sigwait({signal.SIGTERM})
+        channel.suspend()
+        time.sleep(LEAVE_WITHIN_S)
+        os._exit(TERMINATED)
+
+    threading.Thread(target=wait, name="sigterm", daemon=True).start()
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m reconvene_agent.worker")
     parser.add_argument("--channel", type=int, required=True, metavar="FD")
@@ -47,6 +68,7 @@ def main(arguments: list[str]) -> int:
     os.dup2(2, 1)
     _become_expendable()
     channel = Channel(given.channel)
+    _leave_on_sigterm(channel)
     try:
         if given.request is None:
             channel.send(Ready(protocol.VERSION, __version__, os.getpid()))

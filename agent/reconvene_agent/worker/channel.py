@@ -53,7 +53,7 @@ class Channel:
             try:
                 self._socket.sendall(protocol.encode(message))
             except OSError:
-                self._stop = self._stop or "suspend"
+                self.suspend()
 
     def receive(self) -> Downward | None:
         """Wait for one message; None at the end of the channel.
@@ -106,6 +106,10 @@ class Channel:
                 os.execv(sys.executable, arguments)  # noqa: S606 - this very program
             except OSError:
                 os.set_inheritable(channel, False)
+
+    def suspend(self) -> None:
+        """Let the work stop at its next report, to be gone on with later."""
+        self._stop = self._stop or "suspend"
 
     def check(self) -> None:
         """Raise StopRequested if the work shall end here."""

@@ -1,7 +1,7 @@
 """One run, top to bottom: plan, prune, train, evaluate, export, promote.
 
-``work`` holds what an interruption must not cost: the plan, the checkpoint, the outcome. Started again with the same
-request, the run goes on where it stopped.
+Its work folder holds what an interruption must not cost: the plan, how training was settled, the checkpoint, the outcome.
+Started again with the same request, the run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from typing import Any
 
 import msgspec
 import torch
+from torch import nn
 
-from reconvene_agent.core import atomic
-from reconvene_agent.core.decoding import from_json
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.job import Step
 from reconvene_agent.core.plan import Plan, infeasible
@@ -30,16 +29,19 @@ from reconvene_agent.worker.deploy.export import Exporter
 from reconvene_agent.worker.deploy.session import measure, open_session
 from reconvene_agent.worker.models.opened import OpenBundle, open_bundle
 from reconvene_agent.worker.priority import Priority
-from reconvene_agent.worker.reconvene.method import PrunedModel
+from reconvene_agent.worker.reconvene.method import Design, PrunedModel
 from reconvene_agent.worker.training.checkpoint import Checkpoint
-from reconvene_agent.worker.training.loop import Epoch, Interrupted, Trainer, accuracy
+from reconvene_agent.worker.training.judging import accuracy
+from reconvene_agent.worker.training.learner import Learner
+from reconvene_agent.worker.training.loop import Epoch, Interrupted, Trainer
+from reconvene_agent.worker.training.rehearsal import Limits, Rehearsal, Rehearsed
+from reconvene_agent.worker.training.settings import Device
+from reconvene_agent.worker.work import Work
 
 AMPLE_MB = 1024.0
 """Where training may take less, the libraries of torch's exporter, some 180 MB, are too much to have beside it."""
 PARITY_IMAGES = 64
 FINAL_MEASURE_SECONDS = 2.0
-
-_memory = msgspec.json.Decoder(dict[str, Any])
 
 
 def specialize(request: SpecializeRequest, channel: Channel) -> dict[str, Any]:
@@ -49,20 +51,21 @@ def specialize(request: SpecializeRequest, channel: Channel) -> dict[str, Any]:
         AgentError: a failure that is understood; the current release stays as it was.
         StopRequested: the run was stopped; with ``suspend`` it can be resumed.
     """
+    libraries_mb = memory.resident_mb()
     torch.set_num_threads(request.plan.runtime.training_threads)
-    work, models = Path(request.work), Path(request.models)
     channel.progress(Step.PROBE, 0.0, "verifying the bundle")
     bundle = open_bundle(Path(request.plan.bundle))
     data = _read_data(request, bundle, channel)
-    run = _Run(request, bundle, data, channel, work)
+    run = _Run(request, bundle, data, channel, libraries_mb)
     outcome = run.earlier_outcome()
     if outcome is not None:
         return outcome
     plan = run.plan()
     run.make_room()
-    pruned, prune_document = run.prune(plan)
-    training = run.train(pruned)
-    return run.deploy(pruned, models, {"plan": msgspec.to_builtins(plan), "prune": prune_document, "training": training})
+    design, prune_document = run.prune(plan)
+    model, training = run.train(design)
+    document = {"plan": msgspec.to_builtins(plan), "prune": prune_document, "training": training}
+    return run.deploy(design, model, Path(request.models), document)
 
 
 def _read_data(request: SpecializeRequest, bundle: OpenBundle, channel: Channel) -> Dataset:
@@ -76,29 +79,31 @@ def _read_data(request: SpecializeRequest, bundle: OpenBundle, channel: Channel)
 
 
 class _Run:
-    """The state that the steps of one run share."""
+    """The state that the steps of one run share. ``libraries_mb`` is what the process took with nothing but its libraries."""
 
-    def __init__(self, request: SpecializeRequest, bundle: OpenBundle, data: Dataset, channel: Channel, work: Path) -> None:
+    def __init__(
+        self, request: SpecializeRequest, bundle: OpenBundle, data: Dataset, channel: Channel, libraries_mb: float
+    ) -> None:
         self._request = request
         self._bundle = bundle
         self._data = data
         self._channel = channel
-        self._work = work
+        self._libraries_mb = libraries_mb
+        self._work = Work(Path(request.work), self._identify())
+        self._exporter = Exporter(bundle.spec.input, self._work.folder / f"graph-{self._work.fingerprint[:16]}.onnx")
         self._methods = tasks.methods(request.plan, bundle, Step.PLAN, channel, data)
-        self._fingerprint = self._identify()
-        self._exporter = Exporter(bundle.spec.input, work / f"graph-{self._fingerprint[:16]}.onnx")
-        self._before_model_mb = 0.0
         self._priority = Priority()
 
     def _identify(self) -> str:
         """Name everything the result depends on, so that nothing of another run is ever resumed."""
         plan = self._request.plan
-        asked = (plan.method, plan.sparsity, plan.sparsities, plan.width_multipliers, plan.batch, self._request.training)
+        knobs = (plan.method, plan.sparsity, plan.sparsities, plan.width_multipliers)
+        asked = (*knobs, plan.batch, plan.budget.training_minutes, self._request.training)
         return hashlib.sha256(msgspec.json.encode((self._bundle.digest, self._data.fingerprint(), *asked))).hexdigest()
 
     def earlier_outcome(self) -> dict[str, Any] | None:
         """Return the result of this very run if it had already finished and only its report was lost."""
-        outcome: dict[str, Any] | None = self._remembered("outcome.json", dict[str, Any])
+        outcome: dict[str, Any] | None = self._work.recall("outcome", dict[str, Any])
         return outcome
 
     def plan(self) -> Plan:
@@ -107,13 +112,13 @@ class _Run:
         Raises:
             AgentError: INFEASIBLE when nothing fits the budget; its result holds the plan.
         """
-        remembered: Plan | None = self._remembered("plan.json", Plan)
+        remembered: Plan | None = self._work.recall("plan", Plan)
         plan = remembered or tasks.find_plan(self._request.plan, self._methods, self._exporter, self._channel)
         if plan.chosen is None:
             assert plan.nearest_miss is not None
             raise AgentError(infeasible(plan.nearest_miss), ErrorCode.INFEASIBLE, {"plan": msgspec.to_builtins(plan)})
         if remembered is None:
-            self._remember("plan.json", plan)
+            self._work.remember("plan", plan)
         self._channel.event("plan", {"sparsity": plan.chosen.sparsity, "chosen": msgspec.to_builtins(plan.chosen)})
         return plan
 
@@ -125,68 +130,117 @@ class _Run:
         self._exporter.keep()
         if available is not None and available < AMPLE_MB:
             self._channel.start_afresh(self._request)
+        # Where it does not matter, the exporter counts among the libraries.
+        self._libraries_mb = memory.settled_mb()
 
-    def prune(self, plan: Plan) -> tuple[PrunedModel, dict[str, Any]]:
+    def prune(self, plan: Plan) -> tuple[Design, dict[str, Any]]:
         assert plan.chosen is not None
         self._channel.progress(Step.PRUNE, 0.0)
-        self._before_model_mb = memory.settled_mb()
+        self._multiplier = plan.chosen.width_multiplier
         started = time.perf_counter()
-        method = self._methods(plan.chosen.width_multiplier)
-        (design,) = method.design([plan.chosen.sparsity])
-        pruned = method.build(design)
+        (design,) = self._methods(self._multiplier).design([plan.chosen.sparsity])
+        self._build(design)
         seconds = time.perf_counter() - started
         dense, small = tasks.dense_costs(self._bundle), design.costs()
         document = {
             "sparsity": design.sparsity,
-            "width_multiplier": plan.chosen.width_multiplier,
+            "width_multiplier": self._multiplier,
             "layers": tasks.layer_documents(design),
             "params": {"dense": dense.params, "stored": small.params, "nonzero": small.nonzero},
             "macs": {"dense": dense.macs, "pruned": small.macs},
             "seconds": {"total": round(seconds, 4)},
         }
         self._channel.event("prune", {name: document[name] for name in ("sparsity", "params", "macs", "seconds")})
-        return pruned, document
+        return design, document
 
-    def train(self, pruned: PrunedModel) -> dict[str, Any]:
-        options, channel = self._request.training, self._channel
-        checkpoint = Checkpoint(self._work / "checkpoint.safetensors", self._fingerprint)
+    def _build(self, design: Design) -> PrunedModel:
+        """Return the small model before training, always the same."""
+        return self._methods(self._multiplier).build(design)
+
+    def train(self, design: Design) -> tuple[nn.Module, dict[str, Any]]:
+        """Return the trained model, in evaluation mode, and what to tell of its training."""
+        options, channel, data = self._request.training, self._channel, self._data
         self._priority.lower()
+        rehearsed = self._rehearse(design)
         memory.settled_mb()
         memory.start_peak()
-        trainer = Trainer(pruned, self._data, options, self._request.plan.batch, checkpoint)
-
-        def report(fraction: float, note: str) -> None:
-            try:
-                channel.progress(Step.TRAIN, fraction, note)
-            except StopRequested as stop:
-                raise Interrupted(stop) from stop
+        learner = Learner(self._build(design), data, options, rehearsed.settings, design.cuts())
+        checkpoint = Checkpoint(self._work.folder / "checkpoint.safetensors", self._work.fingerprint)
+        trainer = Trainer(learner, data, options, rehearsed.settings.epochs, checkpoint, lambda: self._build(design))
 
         def on_epoch(epoch: Epoch) -> None:
-            channel.event("epoch", {**epoch.document(), "epochs": options.epochs})
+            channel.event("epoch", {**epoch.document(), "epochs": rehearsed.settings.epochs})
 
         try:
-            position = trainer.run(report, on_epoch)
+            model, position = trainer.run(self._while_training, on_epoch, lambda text: channel.event("warning", {"text": text}))
         except Interrupted as interrupted:
             raise interrupted.reason from None
         peak = memory.peak_mb()
-        right = accuracy(pruned.module, self._data, self._data.validation, lambda share: channel.progress(Step.EVALUATE, share))
+        # As it is deployed: in float32, on the CPU.
+        right = accuracy(
+            lambda some: model(torch.from_numpy(data.normalized(some.inputs))),
+            data.validation,
+            learner.judged_at_once,
+            lambda share: channel.progress(Step.EVALUATE, share),
+        )
         seconds = max(position.seconds, 1e-9)
-        return {
-            "epochs": options.epochs,
+        return model, {
+            "epochs": position.epochs,
+            "best_epoch": position.best_epoch,
             "batch": trainer.batch,
-            "images": {
-                "train": len(self._data.train),
-                "held_out": len(self._data.validation),
-                "skipped": self._data.skipped.count,
-            },
+            "images": {"train": len(data.train), "held_out": len(data.validation), "skipped": data.skipped.count},
             "seconds": round(seconds, 3),
-            "images_per_second": round(trainer.images / seconds, 1),
+            "images_per_second": round(trainer.inputs(position) / seconds, 1),
             "peak_rss_mb": round(peak, 1),
-            "memory_mb": round(max(0.0, peak - self._before_model_mb), 1),
+            "memory_mb": round(max(0.0, peak - self._libraries_mb, rehearsed.highest_mb), 1),
             "accuracy": round(right, 5),
+            "settings": rehearsed.document(),
         }
 
-    def deploy(self, pruned: PrunedModel, models: Path, document: dict[str, Any]) -> dict[str, Any]:
+    def _while_training(self, fraction: float, note: str) -> None:
+        try:
+            self._channel.progress(Step.TRAIN, fraction, note)
+        except StopRequested as stop:
+            raise Interrupted(stop) from stop
+
+    def _rehearse(self, design: Design) -> Rehearsed:
+        """Return how this run trains, from before an interruption if it was settled then.
+
+        Raises:
+            AgentError: NO_MEMORY or INFEASIBLE, where the limits of training cannot be kept.
+        """
+        remembered: Rehearsed | None = self._work.recall("settings", Rehearsed)
+        if remembered is not None:
+            return remembered
+        budget = self._request.plan.budget
+        rehearsal = Rehearsal(
+            lambda: self._build(design),
+            design.costs().training,
+            design.cuts(),
+            self._data,
+            self._request.training,
+            Limits(
+                self._libraries_mb,
+                self._request.plan.runtime.batch_cap,
+                None if budget.training_memory_mb is None else budget.training_memory_mb.value,
+                None if budget.training_minutes is None else budget.training_minutes.value,
+            ),
+            lambda: self._channel.progress(Step.TRAIN, 0.0, "rehearsing"),
+        )
+        rehearsed = rehearsal.settle(self._device())
+        self._work.remember("settings", rehearsed)
+        self._channel.event("settings", rehearsed.document())
+        return rehearsed
+
+    def _device(self) -> Device:
+        """Return where to train: a GPU is taken where the profile says so and this torch has one."""
+        wanted = self._request.plan.runtime.training_device
+        if wanted == "cuda" and not torch.cuda.is_available():
+            self._channel.event("warning", {"text": "the worker's torch has no CUDA: training runs on the CPU"})
+            return "cpu"
+        return wanted
+
+    def deploy(self, design: Design, model: nn.Module, models: Path, document: dict[str, Any]) -> dict[str, Any]:
         """Export, check against torch, measure, promote; then remember the outcome."""
         channel, bundle, plan = self._channel, self._bundle, self._request.plan
         channel.progress(Step.EXPORT, 0.0)
@@ -194,20 +248,20 @@ class _Run:
             bundle=bundle.digest,
             spec=bundle.spec,
             labels=self._data.labels,
-            sparsity=pruned.design.sparsity,
+            sparsity=design.sparsity,
             method=msgspec.structs.replace(plan.method, width_multiplier=document["plan"]["chosen"]["width_multiplier"]),
-            widths=pruned.design.widths,
-            costs=pruned.design.costs(),
+            widths=design.widths,
+            costs=design.costs(),
             accuracy=document["training"]["accuracy"],
             mean=self._data.mean,
             std=self._data.std,
         )
-        aside = models / f".{self._work.name}.tmp"
+        aside = models / f".{self._work.folder.name}.tmp"
         try:
-            onnx = release.prepare(self._exporter.to_onnx(pruned.module), facts, aside)
+            onnx = release.prepare(self._exporter.to_onnx(model), facts, aside)
             session = self._priority.normally(lambda: open_session(onnx, plan.runtime))
             images = self._data.normalized(self._data.validation.inputs[:PARITY_IMAGES])
-            difference = parity.check(pruned.module, session, images)
+            difference = parity.check(model, session, images)
             channel.progress(Step.EXPORT, 0.7, "measuring the deployed file")
             (latency,) = self._priority.normally(lambda: measure([session], FINAL_MEASURE_SECONDS))
             channel.progress(Step.PROMOTE, 0.0)
@@ -226,18 +280,6 @@ class _Run:
             },
             "parity_max_abs_diff": difference,
         }
-        self._remember("outcome.json", outcome)
+        self._work.remember("outcome", outcome)
         channel.event("release", {**outcome["release"], "accuracy": made.accuracy, "sparsity": made.sparsity})
         return outcome
-
-    def _remember(self, name: str, value: object) -> None:
-        with atomic.full_disk_is_no_disk(f"making {self._work}"):
-            self._work.mkdir(parents=True, exist_ok=True)
-        atomic.write_bytes(self._work / name, msgspec.json.encode({"fingerprint": self._fingerprint, "value": value}))
-
-    def _remembered(self, name: str, kind: Any) -> Any:
-        try:
-            found = from_json((self._work / name).read_bytes(), _memory.decode)
-            return msgspec.convert(found["value"], kind) if found["fingerprint"] == self._fingerprint else None
-        except (OSError, msgspec.DecodeError, KeyError):
-            return None

@@ -100,7 +100,7 @@ def plan(request: PlanRequest, channel: Channel) -> dict[str, Any]:
 
 def dense_costs(bundle: OpenBundle) -> Costs:
     """Return what the dense model costs on paper."""
-    return costs.count(registry.build(bundle.spec), bundle.spec, batch=1, mask_sizes={})
+    return costs.count(registry.build(bundle.spec), bundle.spec, mask_sizes={})
 
 
 def layer_documents(design: Design) -> list[dict[str, Any]]:
@@ -166,7 +166,7 @@ def _small_model(folder: Path, bundle: OpenBundle, exporter: Exporter) -> tuple[
     if (folder / stored.DESIGN).is_file():
         design, module = stored.read(folder)
         _same_model(design.model, bundle, folder)
-        paper = costs.count(narrow(design.model, design.widths), design.model, batch=1, mask_sizes=design.mask_sizes)
+        paper = costs.count(narrow(design.model, design.widths), design.model, mask_sizes=design.mask_sizes)
         return exporter.to_onnx(module).SerializeToString(), paper.params, paper.macs
     release, onnx = deployed.find(folder)
     _same_model(release.model, bundle, folder)

@@ -16,7 +16,8 @@ import pytest
 from support.commandline import Cli, Disturbed, Ended, Running, command
 from support.pictures import digits
 
-TRAINING = ("epochs", "batch", "images", "seconds", "images_per_second", "peak_rss_mb", "memory_mb", "accuracy")
+SPEED = ("seconds", "images_per_second", "peak_rss_mb", "memory_mb")
+TRAINING = ("epochs", "best_epoch", "batch", "images", *SPEED, "accuracy", "settings")
 RELEASE = ("path", "onnx", "version", "bytes", "sha256", "latency_ms")
 
 StandIn = Callable[..., Path]

@@ -15,7 +15,7 @@ from reconvene_agent.core.release import Latency
 from reconvene_agent.worker.deploy import release
 from reconvene_agent.worker.deploy.predict import predict
 from reconvene_agent.worker.deploy.release import Facts
-from reconvene_agent.worker.models.costs import Costs
+from reconvene_agent.worker.models.costs import Costs, TrainingCosts
 from support.models import RUNTIME
 from support.runs import Ear
 
@@ -47,7 +47,7 @@ def deploy(
         sparsity=0.5,
         method=MethodOptions(),
         widths={},
-        costs=Costs(params=1, nonzero=1, macs=1, file_bytes=1, memory=1, training_memory=1),
+        costs=Costs(params=1, nonzero=1, macs=1, file_bytes=1, memory=1, training=TrainingCosts(1, 0, 1, 1)),
         accuracy=1.0,
         mean=mean,
         std=(0.1, 0.1, 0.1),

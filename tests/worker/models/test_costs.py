@@ -33,7 +33,7 @@ class Small(nn.Module):
 def test_costs_against_a_count_by_hand() -> None:
     with architecture(Small) as name:
         spec = ModelSpec(name, (3, 8, 6), 5)
-        found = costs.count(registry.build(spec), spec, batch=7, mask_sizes={"conv": 100})
+        found = costs.count(registry.build(spec), spec, mask_sizes={"conv": 100})
     conv, norm, depthwise, classifier = 4 * 3 * 9 + 4, 2 * 4, 4 * 9, 4 * 5 + 5
     assert found.params == conv + norm + depthwise + classifier
     assert found.nonzero == found.params - 8
@@ -46,15 +46,24 @@ def test_costs_against_a_count_by_hand() -> None:
     image, channels = 3 * 8 * 6, 4 * places
     # Most is alive while the first convolution reads the image; later it is the sum and its two terms.
     assert found.memory == weights + 4 * max(image + channels, 3 * channels)
-    # Weights, gradients and momentum; then every tensor of the graph, the answer being handed out once more.
+    # Every tensor of the graph, the answer being handed out once more.
     every = image + 5 * channels + 4 + 5 + 5
-    assert found.training_memory == 3 * 4 * found.params + 7 * 4 * every
+    training = found.training
+    assert (training.weights, training.masks, training.saved) == (4 * found.params, 4 * 3 * 9, 4 * every)
+    assert 0 < training.recomputed < training.saved
+
+
+def test_training_takes_weights_gradients_momentum_and_the_best_so_far_beside_activations() -> None:
+    found = costs.TrainingCosts(weights=100, masks=7, saved=50, recomputed=20)
+    assert found.memory(3) == 4 * 100 + 7 + 3 * 50
+    assert found.memory(3, recompute=True) == 4 * 100 + 7 + 3 * 20
+    assert found.memory(3, average=True) == 5 * 100 + 7 + 3 * 50
 
 
 @pytest.mark.parametrize(("architecture_name", "expected"), [("vgg16", 313_201_664), ("resnet20", 40_551_424 + 262_144)])
 def test_operations_of_known_models(architecture_name: str, expected: int) -> None:
     spec = ModelSpec(architecture_name, (3, 32, 32), 10)
-    found = costs.count(registry.build(spec), spec, batch=1, mask_sizes={})
+    found = costs.count(registry.build(spec), spec, mask_sizes={})
     assert found.macs == pytest.approx(expected, rel=0.001)
 
 
@@ -89,7 +98,7 @@ def test_the_file_of_every_kind_of_model_is_as_large_as_its_estimate(
     with architecture(builder) as name:
         spec = ModelSpec(name, shape, 6)
         model = registry.build(spec)
-    estimate = costs.count(model, spec, 1, {}).file_bytes
+    estimate = costs.count(model, spec, {}).file_bytes
     real = len(Exporter(shape).to_onnx(initial.materialize(model, 0)).SerializeToString())
     assert estimate == pytest.approx(real, rel=0.02)
 
@@ -100,32 +109,30 @@ DENSE = designed(TINY_RESNET, 0.0).widths
 @settings(max_examples=12)
 @given(st.integers(1, 16), st.integers(0, 16), st.integers(1, 256), st.integers(0, 256))
 def test_memory_grows_with_width_and_batch(width: int, wider: int, batch: int, larger: int) -> None:
-    def cost(narrowed: int, images: int) -> costs.Costs:
+    def cost(narrowed: int) -> costs.Costs:
         widths = {name: min(each, narrowed) if each != 5 else each for name, each in DENSE.items()}
-        return costs.count(narrow(TINY_RESNET, widths), TINY_RESNET, images, {})
+        return costs.count(narrow(TINY_RESNET, widths), TINY_RESNET, {})
 
-    one, more = cost(width, batch), cost(min(16, width + wider), batch + larger)
+    one, more = cost(width), cost(min(16, width + wider))
     assert one.memory <= more.memory
-    assert one.training_memory <= more.training_memory
+    assert one.training.memory(batch) <= more.training.memory(batch + larger)
+    assert one.training.memory(batch, recompute=True) <= one.training.memory(batch)
     assert one.file_bytes <= more.file_bytes
     assert one.macs <= more.macs
-    assert cost(width, batch).memory == cost(width, batch + larger).memory  # inference is always of one image
-    if larger:
-        assert one.training_memory < cost(width, batch + larger).training_memory
 
 
-def test_masks_change_no_cost_but_the_count_of_what_is_not_zero() -> None:
+def test_masks_change_no_cost_but_the_count_of_what_is_not_zero_and_the_byte_that_each_of_them_takes_in_training() -> None:
     model = registry.build(TINY_VGG)
-    plain = costs.count(model, TINY_VGG, 8, {})
-    masked = costs.count(model, TINY_VGG, 8, {"features.conv3_1": 1000})
+    plain = costs.count(model, TINY_VGG, {})
+    masked = costs.count(model, TINY_VGG, {"features.conv3_1": 1000})
     assert masked.nonzero == plain.nonzero - (256 * 128 * 9 - 1000)
-    assert (masked.params, masked.file_bytes, masked.macs, masked.memory, masked.training_memory) == (
+    assert (masked.params, masked.file_bytes, masked.macs, masked.memory) == (
         plain.params,
         plain.file_bytes,
         plain.macs,
         plain.memory,
-        plain.training_memory,
     )
+    assert masked.training.memory(8) == plain.training.memory(8) + 256 * 128 * 9
 
 
 @pytest.mark.parametrize(
@@ -134,7 +141,7 @@ def test_masks_change_no_cost_but_the_count_of_what_is_not_zero() -> None:
 )
 def test_operations_of_known_models_for_imagenet(architecture_name: str, expected: float) -> None:
     spec = ModelSpec(architecture_name, (3, 224, 224), 1000)
-    found = costs.count(registry.build(spec), spec, batch=1, mask_sizes={})
+    found = costs.count(registry.build(spec), spec, mask_sizes={})
     assert found.macs == pytest.approx(expected, rel=0.01)
 
 
@@ -153,7 +160,7 @@ class Signal(nn.Module):
 def test_costs_of_a_network_for_signals_against_a_count_by_hand() -> None:
     with architecture(Signal) as name:
         spec = ModelSpec(name, (2, 9), 5)
-        found = costs.count(registry.build(spec), spec, batch=1, mask_sizes={})
+        found = costs.count(registry.build(spec), spec, mask_sizes={})
     assert found.params == 4 * 2 * 3 + 8 + 4 * 5 + 10
     assert found.macs == 4 * 2 * 3 * 4 + 4 * 5  # at four places, then at one
     # Both norms leave their layer a bias; input, convolution, mean, linear layer and output remain.
@@ -197,7 +204,7 @@ def test_costs_of_attention_against_a_count_by_hand(model: type[Tokens]) -> None
     with architecture(model) as name:
         spec = ModelSpec(name, (7, 6), 6)
         traced = trace(registry.build(spec), spec.input)
-        found = costs.count(registry.build(spec), spec, batch=1, mask_sizes={})
+        found = costs.count(registry.build(spec), spec, mask_sizes={})
     assert found.macs == 6 * 6 * 7 + 2 * (2 * 7 * 7 * 3)
     weights = 7 * 6 + 2 * 6 + 2 * 7 + 6 * 6 + 6
     assert found.params == weights
@@ -207,7 +214,7 @@ def test_costs_of_attention_against_a_count_by_hand(model: type[Tokens]) -> None
 def test_attentions_scores_take_memory_although_no_tensor_of_the_graph_holds_them() -> None:
     with architecture(Tokens) as name:
         spec = ModelSpec(name, (7, 6), 6)
-        found = costs.count(registry.build(spec), spec, batch=1, mask_sizes={})
+        found = costs.count(registry.build(spec), spec, mask_sizes={})
     tokens, scores = 7 * 6, 2 * 7 * 7
     # The heads, what comes of them, the scores and the weights made of these.
     assert found.memory == 4 * found.params + 4 * (2 * tokens + 2 * scores)
@@ -224,5 +231,5 @@ def test_a_layer_used_twice_counts_twice_in_operations_and_once_in_parameters() 
 
     with architecture(Twice) as name, torch.device("meta"):
         spec = ModelSpec(name, (3, 2, 2), 3)
-        found = costs.count(registry.build(spec), spec, 1, {})
+        found = costs.count(registry.build(spec), spec, {})
     assert (found.params, found.macs) == (9, 2 * 9 * 4)

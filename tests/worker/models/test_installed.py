@@ -73,7 +73,7 @@ def test_an_installed_model_is_built_like_ours(install: Install) -> None:
     model = registry.build(SPEC)
     assert all(tensor.is_meta for tensor in model.state_dict().values())
     assert not model.training
-    assert costs.count(model, SPEC, 1, {}).params == 5 * 16 + 16 + 16 * 3 + 3
+    assert costs.count(model, SPEC, {}).params == 5 * 16 + 16 + 16 * 3 + 3
     assert initial.materialize(model, 0)(torch.zeros(2, 5)).shape == (2, 3)
 
 

@@ -11,6 +11,7 @@ from reconvene_agent.core.release import Latency
 from reconvene_agent.worker.planning import search
 from reconvene_agent.worker.planning.search import Planner, on_paper
 from reconvene_agent.worker.reconvene.method import Design, Reconvene
+from reconvene_agent.worker.training import guard
 from support.models import RUNTIME, TINY_RESNET, exporter, opened
 
 SPARSITIES = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95)
@@ -103,15 +104,22 @@ def test_what_does_not_fit_on_paper_is_not_measured(bench: Bench) -> None:
     assert plan.nearest_miss.limit == "memory_mb"
 
 
-def test_the_training_batch_counts_against_the_memory_of_training(bench: Bench) -> None:
-    allowed = bench.paper(0.0).training_memory_mb
-    budget = Budget(training_memory_mb=limit(allowed))
-    planner = Planner(method, exporter(TINY_RESNET), RUNTIME, batch=80)
-    planner._measured = bench.stopwatch
-    with_small_batch = bench.planner.search((1.0,), SPARSITIES, budget, bench.report).chosen
-    assert with_small_batch is not None
-    assert with_small_batch.sparsity == 0.0
-    assert planner.search((1.0,), SPARSITIES, budget, bench.report).chosen is None
+def test_the_memory_of_training_is_the_least_with_which_it_can_be_done(bench: Bench) -> None:
+    costs = method(1.0).design([0.5])[0].costs().training
+    assert bench.paper(0.5).training_memory_mb == pytest.approx(guard.least(costs, 8) / 2**20, abs=0.001)
+    allowed = bench.paper(0.5).training_memory_mb
+    plan = bench.planner.search((1.0,), SPARSITIES, Budget(training_memory_mb=limit(allowed)), bench.report)
+    assert plan.chosen is not None
+    assert plan.chosen.sparsity == 0.5
+
+
+def test_a_limit_on_the_median_is_kept_as_one_on_the_slow_ones(bench: Bench) -> None:
+    plan = bench.planner.search((1.0,), SPARSITIES, Budget(latency_p50_ms=limit(SHOWN[0.8] * 0.9)), bench.report)
+    assert plan.chosen is not None
+    assert plan.chosen.sparsity == 0.8
+    hopeless = bench.planner.search((1.0,), SPARSITIES, Budget(latency_p50_ms=limit(0.1)), bench.report)
+    assert hopeless.nearest_miss is not None
+    assert hopeless.nearest_miss.limit == "latency_p50_ms"
 
 
 def test_candidates_may_come_in_any_order_and_twice(bench: Bench) -> None:

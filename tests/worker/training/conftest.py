@@ -11,8 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reconvene_agent.core.bundle import ModelSpec
+from reconvene_agent.core.options import TrainingOptions
 from reconvene_agent.worker.data.dataset import Dataset, Part, Skipped
 from reconvene_agent.worker.reconvene.method import PrunedModel
+from reconvene_agent.worker.training.learner import Learner
+from reconvene_agent.worker.training.settings import Settings
 from support.models import architecture, pruned
 from support.pictures import digits
 
@@ -46,6 +49,23 @@ def fresh() -> Iterator[Callable[[], PrunedModel]]:
     """Return what makes the same untrained small model again and again."""
     with architecture(Net, "two-convolutions") as name:
         yield partial(pruned, ModelSpec(name, (1, 8, 8), 10), 0.8)
+
+
+Learners = Callable[..., Learner]
+
+
+@pytest.fixture
+def learner(fresh: Callable[[], PrunedModel], data: Dataset) -> Learners:
+    """Return what makes a learner of an untrained model; settings and options by name."""
+
+    def make(
+        model: PrunedModel | None = None, data: Dataset = data, cuts: tuple[str, ...] = (), micro_batch: int = 64, **more: object
+    ) -> Learner:
+        known = {name: more.pop(name) for name in ("recompute", "spare", "precision", "channels_last") if name in more}
+        settings = Settings(epochs=1, micro_batch=micro_batch, **known)  # type: ignore[arg-type]
+        return Learner(model or fresh(), data, TrainingOptions(**{"augment": "none", **more}), settings, cuts)  # type: ignore[arg-type]
+
+    return make
 
 
 @pytest.fixture

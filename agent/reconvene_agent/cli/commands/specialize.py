@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import shutil
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
@@ -15,11 +15,9 @@ from reconvene_agent.cli.board import find_board
 from reconvene_agent.cli.commands.plan import add_candidates
 from reconvene_agent.cli.foreground import run_worker
 from reconvene_agent.cli.output import answer, size
-from reconvene_agent.core import bundle, options
+from reconvene_agent.core import bundle
 from reconvene_agent.core.messages import SpecializeArgs, decode_args
 from reconvene_agent.core.plan import named
-
-_TRAINING = ("epochs", "batch", "learning_rate", "weight_decay", "augment", "validation", "seed")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,16 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shared.add_budget(parser)
     add_candidates(parser)
     shared.add_method(parser)
-    group = parser.add_argument_group("training")
-    group.add_argument("--epochs", type=int, metavar="N", help="passes over the training images")
-    group.add_argument("--batch", type=int, metavar="N", help="images per step")
-    group.add_argument("--learning-rate", type=shared.number, metavar="R", help="peak of the OneCycle schedule")
-    group.add_argument("--weight-decay", type=shared.number, metavar="R", help="L2 penalty")
-    group.add_argument("--augment", choices=get_args(options.Augment), help="random changes of training images")
-    group.add_argument(
-        "--validation", type=shared.number, metavar="SHARE", help="share held out where the data have no val folder"
-    )
-    group.add_argument("--seed", type=int, metavar="N", help="decides data order and augmentation")
+    shared.add_training(parser)
     shared.add_board(parser)
 
 
@@ -54,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     given: dict[str, Any] = {
         "method": shared.method(arguments),
         "budget": shared.budget(arguments),
-        "training": shared.given(arguments, _TRAINING),
+        "training": shared.training(arguments),
         **shared.given(arguments, ("sparsity", "sparsities", "width_multipliers")),
     }
     args = decode_args("specialize", given, board.defaults)

@@ -23,6 +23,10 @@ class Part:
     def __len__(self) -> int:
         return len(self.classes)
 
+    def between(self, start: int, stop: int) -> Part:
+        """Return the inputs of these numbers, ``stop`` not among them."""
+        return Part(self.inputs[start:stop], self.classes[start:stop])
+
 
 @dataclass(frozen=True)
 class Skipped:

@@ -15,42 +15,69 @@ from torch.nn import functional
 
 from reconvene_agent.core.bundle import ModelSpec
 from reconvene_agent.worker.models.layers import BATCH_NORMS, CONVOLUTIONS, PRODUCTS
+from reconvene_agent.worker.models.segments import FLOAT_BYTES, find_segments, saved_activations
 from reconvene_agent.worker.models.tracing import Traced, trace
 
-FLOAT_BYTES = 4
 # Of a node in the ONNX graph: its names and attributes. Measured on the built-in models; it matters to tiny ones only.
 NODE_BYTES = 150
 GONE_WHEN_DEPLOYED = (*BATCH_NORMS, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
-# Copies of the parameters while training with momentum: weight, gradient, momentum.
-TRAINING_COPIES = 3
+# Copies of the parameters while training with momentum: weight, gradient, momentum, and the best so far.
+TRAINING_COPIES = 4
+
+
+@dataclass(frozen=True)
+class TrainingCosts:
+    """Bytes that training takes.
+
+    Attributes:
+        weights: of one copy of the parameters.
+        masks: of the masks of all layers that have one.
+        saved: activations of each input that the backward pass needs: every tensor of the graph once.
+        recomputed: the same where they are computed anew, segment by segment.
+    """
+
+    weights: int
+    masks: int
+    saved: int
+    recomputed: int
+
+    def memory(self, inputs: int, recompute: bool = False, average: bool = False) -> int:
+        """Return what training takes with so many inputs in memory at a time, ``average`` of the weights kept or not."""
+        copies = TRAINING_COPIES + average
+        return copies * self.weights + self.masks + inputs * (self.recomputed if recompute else self.saved)
 
 
 @dataclass(frozen=True)
 class Costs:
-    """``memory`` is for one inference at batch 1, ``training_memory`` for one step at the batch given; both in bytes."""
+    """``memory`` is for one inference at batch 1, in bytes."""
 
     params: int
     nonzero: int
     macs: int
     file_bytes: int
     memory: int
-    training_memory: int
+    training: TrainingCosts
 
 
-def count(model: nn.Module, spec: ModelSpec, batch: int, mask_sizes: Mapping[str, int]) -> Costs:
+def count(model: nn.Module, spec: ModelSpec, mask_sizes: Mapping[str, int]) -> Costs:
     """Return the costs of a model on the meta device whose layers in ``mask_sizes`` have so many non-zero weights."""
     traced = trace(model, spec.input)
     params = sum(parameter.numel() for parameter in model.parameters())
-    masked = sum(model.get_parameter(f"{name}.weight").numel() - kept for name, kept in mask_sizes.items())
+    with_masks = sum(model.get_parameter(f"{name}.weight").numel() for name in mask_sizes)
     deployed = sum(_deployed_bytes(layer) for layer in model.modules())
     nodes = sum(1 for node in traced.shapes if not isinstance(traced.layer(node), GONE_WHEN_DEPLOYED))
     return Costs(
         params=params,
-        nonzero=params - masked,
+        nonzero=params - with_masks + sum(mask_sizes.values()),
         macs=macs(traced),
         file_bytes=deployed + NODE_BYTES * nodes,
         memory=deployed + _live_activations(traced),
-        training_memory=TRAINING_COPIES * FLOAT_BYTES * params + batch * saved_activations(traced),
+        training=TrainingCosts(
+            weights=FLOAT_BYTES * params,
+            masks=with_masks,
+            saved=saved_activations(traced),
+            recomputed=find_segments(traced).saved,
+        ),
     )
 
 
@@ -116,8 +143,3 @@ def _live_activations(traced: Traced) -> int:
         ending[end] = ending.get(end, 0) + _bytes(traced.shapes[node])
         alive -= ending.pop(order[node], 0)
     return peak
-
-
-def saved_activations(traced: Traced) -> int:
-    """Return the bytes per image that the backward pass needs: every tensor of the graph once."""
-    return sum(_bytes(shape) for shape in traced.shapes.values())

@@ -14,6 +14,7 @@ from reconvene_agent.core.release import Latency
 from reconvene_agent.worker.deploy.export import Exporter
 from reconvene_agent.worker.deploy.session import measure, open_session
 from reconvene_agent.worker.reconvene.method import Design, Reconvene
+from reconvene_agent.worker.training import guard
 
 MEASURE_SECONDS = 1.0
 
@@ -21,8 +22,8 @@ Report = Callable[[float, str], None]
 
 
 def on_paper(design: Design, multiplier: float, batch: int) -> Candidate:
-    """Return a design as a candidate, with all costs that shapes alone tell."""
-    paper = design.costs(batch)
+    """Return a design as a candidate, with all costs that shapes alone tell; ``batch`` is that of training."""
+    paper = design.costs()
     return Candidate(
         sparsity=design.sparsity,
         width_multiplier=multiplier,
@@ -30,7 +31,7 @@ def on_paper(design: Design, multiplier: float, batch: int) -> Candidate:
         bytes=paper.file_bytes,
         macs=paper.macs,
         memory_mb=round(paper.memory / 2**20, 3),
-        training_memory_mb=round(paper.training_memory / 2**20, 3),
+        training_memory_mb=round(guard.least(paper.training, batch) / guard.MIB, 3),
     )
 
 

@@ -17,6 +17,7 @@ from reconvene_agent.worker import memory
 from reconvene_agent.worker.models import costs, registry
 from reconvene_agent.worker.models.costs import Costs
 from reconvene_agent.worker.models.opened import OpenBundle
+from reconvene_agent.worker.models.segments import find_segments
 from reconvene_agent.worker.models.tracing import trace
 from reconvene_agent.worker.reconvene import masks, postprocessor, preprocessor, rectifier, sensitivity
 from reconvene_agent.worker.reconvene.criteria.subject import Report, Sample, Subject, unheard
@@ -59,9 +60,13 @@ class Design:
     widths: dict[str, int]
     mask_sizes: dict[str, int]
 
-    def costs(self, batch: int = 1) -> Costs:
-        """Return what the small model costs on paper; ``batch`` is that of training."""
-        return costs.count(narrow(self.spec, self.widths), self.spec, batch, self.mask_sizes)
+    def costs(self) -> Costs:
+        """Return what the small model costs on paper."""
+        return costs.count(narrow(self.spec, self.widths), self.spec, self.mask_sizes)
+
+    def cuts(self) -> tuple[str, ...]:
+        """Return the nodes after which the small model can be cut, where training has to save memory."""
+        return find_segments(trace(narrow(self.spec, self.widths), self.spec.input)).cuts
 
 
 @dataclass(frozen=True)

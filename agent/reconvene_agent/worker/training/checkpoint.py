@@ -1,27 +1,40 @@
-"""Checkpoints: model, momentum and step in one safetensors file, replaced atomically, bound to the run they belong to."""
+"""Checkpoints: all that a run needs to go on, in one safetensors file, replaced atomically, bound to the run it belongs to."""
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import torch
+from msgspec import Struct
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from reconvene_agent.worker.models import tensors as tensor_files
+from reconvene_agent.worker.training.learner import Learner
 
-_MODEL, _MOMENTUM = "model.", "momentum."
 
+class Position(Struct, frozen=True):
+    """How far training has come.
 
-@dataclass(frozen=True)
-class Position:
-    """How far training has come: steps done, and seconds spent on them."""
+    Attributes:
+        step: steps done.
+        loss: sum over the steps of the epoch that is not finished yet.
+        epochs: epochs done and judged.
+        best_epoch: the number of the best of them, from 1; 0 when there is none.
+        best_accuracy: what it reached on the held-out inputs.
+        restarts: how often training began anew because it diverged.
+        seconds: spent on all steps, those before a restart included.
+    """
 
     step: int = 0
+    loss: float = 0.0
+    epochs: int = 0
+    best_epoch: int = 0
+    best_accuracy: float = 0.0
+    restarts: int = 0
     seconds: float = 0.0
 
 
@@ -32,50 +45,39 @@ class Checkpoint:
         self._path = path
         self._fingerprint = fingerprint
 
-    def save(self, model: nn.Module, optimizer: torch.optim.SGD, position: Position) -> None:
+    def save(self, learner: Learner, position: Position) -> None:
         """Replace the checkpoint.
 
         Raises:
             AgentError: NO_DISK when the disk is full; the previous checkpoint stays.
         """
-        tensors = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
-        for name, parameter in model.named_parameters():
-            momentum = optimizer.state[parameter].get("momentum_buffer")
-            if momentum is not None:
-                tensors[_MOMENTUM + name] = momentum
+        tensors = learner.state()
         metadata = {
             "fingerprint": self._fingerprint,
-            "position": json.dumps([position.step, position.seconds]),
+            "position": msgspec.json.encode(position).decode(),
             "checksum": _checksum(tensors),
         }
         tensor_files.write(self._path, tensors, metadata)
 
-    def restore(self, model: nn.Module, optimizer: torch.optim.SGD) -> Position:
-        """Load the checkpoint into ``model`` and ``optimizer`` and return its position; the start when there is none."""
+    def restore(self, learner: Learner) -> Position:
+        """Let ``learner`` go on from the checkpoint and return its position; the start when there is none that can be used."""
         try:
             with safe_open(self._path, framework="pt", device="cpu") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("fingerprint") != self._fingerprint:
                     return Position()
                 tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        except (OSError, SafetensorError):
+            position = msgspec.json.decode(metadata["position"], type=Position)
+        except (OSError, SafetensorError, KeyError, msgspec.DecodeError):
             return Position()
-        state = {name.removeprefix(_MODEL): tensor for name, tensor in tensors.items() if name.startswith(_MODEL)}
-        if metadata.get("checksum") != _checksum(tensors) or tensor_files.shapes(state) != tensor_files.shapes(
-            model.state_dict()
-        ):
+        if metadata.get("checksum") != _checksum(tensors) or not learner.load(tensors):
             return Position()
-        model.load_state_dict(state)
-        for name, parameter in model.named_parameters():
-            if _MOMENTUM + name in tensors:
-                optimizer.state[parameter]["momentum_buffer"] = tensors[_MOMENTUM + name]
-        step, seconds = json.loads(metadata["position"])
-        return Position(int(step), float(seconds))
+        return position
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:
     """Return a CRC-32 of all tensors: safetensors has none, and memory cards do forget."""
     total = 0
     for name in sorted(tensors):
-        total = zlib.crc32(tensors[name].detach().contiguous().reshape(-1).view(torch.uint8).numpy().data, total)
+        total = zlib.crc32(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data, total)
     return f"{total:08x}"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from reconvene_agent.core.errors import AgentError, ErrorCode, UsageError
-from reconvene_agent.worker.models import costs
+from reconvene_agent.worker.models.segments import FLOAT_BYTES, saved_activations
 from reconvene_agent.worker.models.tracing import trace
 from reconvene_agent.worker.reconvene.criteria.cut import Cuts, Histogram
 from reconvene_agent.worker.reconvene.criteria.subject import Kept, Sample, Subject
@@ -109,8 +109,8 @@ def _refuse_if_too_large(subject: Subject, model: nn.Module, name: str) -> None:
     if subject.memory_mb is None:
         return
     traced = trace(model.eval(), subject.input)
-    parameters = costs.FLOAT_BYTES * sum(parameter.numel() for parameter in model.parameters())
-    needed = _COPIES[name] * (SAMPLES * costs.saved_activations(traced) + parameters) / 2**20
+    parameters = FLOAT_BYTES * sum(parameter.numel() for parameter in model.parameters())
+    needed = _COPIES[name] * (SAMPLES * saved_activations(traced) + parameters) / 2**20
     if needed > subject.memory_mb:
         raise AgentError(
             f"the criterion {name} needs the dense model with its gradients, about {needed:.0f} MiB, and "
