@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from reconvene_agent.core.config import Config
 from reconvene_agent.core.messages import OPERATIONS
 from reconvene_agent.core.protocol import Done
+from reconvene_agent.daemon import alarms, events
 from reconvene_agent.daemon import effects as do
-from reconvene_agent.daemon import events
 from reconvene_agent.daemon.agent import SETTLE_S
 from support.agents import CONFIG, IDENTITY, TOPICS, WALL, AgentBench
 from support.values import NASTY_JSON, device, json_values, release
@@ -99,6 +99,7 @@ def test_what_is_announced_at_birth(bench: AgentBench) -> None:
         TOPICS.twin("config"),
         TOPICS.twin("hardware"),
         TOPICS.twin("model"),
+        *(TOPICS.alarm(name) for name in alarms.NAMES),
     ]
     assert all(effect.retain for effect in bench.done(do.Publish))
 

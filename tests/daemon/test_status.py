@@ -18,7 +18,7 @@ NOW = Now(WALL, 160.0)
 
 
 def test_before_anything_is_known() -> None:
-    document = status.document(IDENTITY, NOW, 100.0, "idle", Broker(""), None, None, None)
+    document = status.document(IDENTITY, NOW, 100.0, "idle", Broker(""), None, None, None, [])
     assert list(document) == KEYS
     assert (document["job"], document["release"], document["device"], document["problems"]) == (None, None, None, [])
     assert (document["uptime_s"], document["updated_at"]) == (60.0, "2026-01-01T00:00:00.000Z")
@@ -29,7 +29,7 @@ def test_with_everything_there_is() -> None:
     run = RunningJob(command, Supervision(WorkerSection(), 150.0), None, 150.0)
     run.hear(Progress(Step.TRAIN, 0.5, "epoch 3"), NOW)
     broker = Broker("mqtt://h", True, "5", "")
-    document = status.document(IDENTITY, NOW, 100.0, "specialize", broker, run, release(), device())
+    document = status.document(IDENTITY, NOW, 100.0, "specialize", broker, run, release(), device(), [])
     assert document["job"] == {
         "op": "specialize",
         "id": "1",
@@ -51,5 +51,5 @@ def test_with_everything_there_is() -> None:
 
 def test_a_missing_broker_is_a_problem_only_where_one_is_configured() -> None:
     for url, problems in (("mqtt://h", ["no broker: not connected yet"]), ("", [])):
-        document = status.document(IDENTITY, NOW, 100.0, "idle", Broker(url), None, None, None)
-        assert document["problems"] == problems
+        document = status.document(IDENTITY, NOW, 100.0, "idle", Broker(url), None, None, None, ["an alarm"])
+        assert document["problems"] == [*problems, "an alarm"]

@@ -51,6 +51,9 @@ class Topics(Struct, frozen=True):
     def event(self, name: str) -> str:
         return f"{self.service}/e/{name}"
 
+    def alarm(self, name: str) -> str:
+        return f"{self.service}/a/{name}"
+
     def capability(self, op: str) -> str:
         return f"{self.service}/cmd/{op}"
 

@@ -18,6 +18,7 @@ from reconvene_agent.core.messages import decode_object
 from reconvene_agent.core.release import Release
 from reconvene_agent.daemon import announce, events, reports, status
 from reconvene_agent.daemon import effects as do
+from reconvene_agent.daemon.alarms import Alarms
 from reconvene_agent.daemon.commands import Commands
 from reconvene_agent.daemon.effects import Effect
 from reconvene_agent.daemon.events import Event
@@ -41,6 +42,7 @@ class Agent:
         self._config = config
         self._commands = Commands(identity, config, known, defaults)
         self._started = now.mono
+        self._alarms = Alarms(identity.topics)
         self._broker = Broker(config.broker.url)
         self._announced = False
         self._settle_at: float | None = None
@@ -100,6 +102,7 @@ class Agent:
             self._commands.running,
             self._release,
             self._device,
+            self._alarms.problems,
         )
 
     # --- life of the process ---------------------------------------------------------------------------------------------
@@ -166,6 +169,7 @@ class Agent:
             yield announce.twin(self._identity, "hardware", announce.hardware(self._device))
         if self._release is not None:
             yield announce.twin(self._identity, "model", announce.model(self._release))
+        yield from self._alarms.announce()
         yield from self._commands.announce()
         yield do.Remember(self.status(now))
 

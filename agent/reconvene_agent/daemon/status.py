@@ -48,8 +48,10 @@ def document(
     run: RunningJob | None,
     release: Release | None,
     device: Device | None,
+    alarms: list[str],
 ) -> dict[str, Any]:
-    """Return the whole status. ``problems`` are what makes the agent degraded, one line each."""
+    """Return the whole status. ``problems`` are what makes the agent degraded, one line each; ``alarms`` among them."""
+    unconnected = [f"no broker: {broker.reason}"] if broker.url and not broker.connected else []
     return {
         "state": state,
         "device_id": identity.topics.device,
@@ -60,5 +62,5 @@ def document(
         "job": None if run is None else job(run, now),
         "release": None if release is None else announce.model(release),
         "device": None if device is None else msgspec.to_builtins(device),
-        "problems": [f"no broker: {broker.reason}"] if broker.url and not broker.connected else [],
+        "problems": [*unconnected, *alarms],
     }
