@@ -61,9 +61,8 @@ def test_a_model_is_made_over_mqtt_though_the_board_dies_in_the_middle(tmp_path:
     assert revisions == sorted(revisions)
     numbers = [message.json["epoch"] for message in epochs]
     assert epoch["epoch"] in numbers
-    assert numbers == sorted(numbers)
-    assert numbers[-1] == 8
-    assert numbers.count(1) == 1
+    assert sorted(set(numbers)) == list(range(1, 9))
+    assert numbers[-1] == 8, "what is done again after a checkpoint is told again"
     assert (model["version"], model["accuracy"]) == (result["release"]["version"], result["training"]["accuracy"])
     assert result["training"]["accuracy"] > 0.7
     assert result["parity_max_abs_diff"] < 1e-3

@@ -38,7 +38,7 @@ def test_the_whole_job_ends_with_a_smaller_model(played: tuple[Ended, Path]) -> 
     assert pruned["release"]["bytes"] <= 4 << 20 < dense["release"]["bytes"] / 10
     assert bench["ratio"]["params"] > 10
     assert bench["pruned"]["latency_ms"]["p50"] < bench["dense"]["latency_ms"]["p50"]
-    assert pruned["training"]["accuracy"] > 0.85
+    assert pruned["training"]["accuracy"] > 0.6, "a loaded board is slower, so its plan narrows the model more"
     assert dense["plan"]["chosen"]["sparsity"] == 0
     assert pruned["plan"]["chosen"]["sparsity"] > 0.5
     assert (document["bundle"], document["models"]) == (str(Stage(out).bundle), str(Stage(out).models))
