@@ -19,7 +19,7 @@ from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon.book import CommandBook, envelope_of, expired, waits_for
 from reconvene_agent.daemon.effects import Effect
 from reconvene_agent.daemon.identity import Identity
-from reconvene_agent.daemon.running import RunningJob, StopReason, failed
+from reconvene_agent.daemon.running import RunningJob, StopReason, beyond_all_published, failed
 from reconvene_agent.daemon.supervision import Action, Supervision
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
 
@@ -142,7 +142,7 @@ class Commands:
                 yield from self._finish(failed(command, ErrorCode.INTERRUPTED, detail, now))
             else:
                 yield do.Log("info", f"{command.label} goes on after a restart")
-                yield from self._launch(command, now)
+                yield from self._launch(beyond_all_published(command), now)
 
     def stop_for_shutdown(self, now: Now) -> Effects:
         """Ask the running job to keep a checkpoint and leave; nothing new starts from now on."""

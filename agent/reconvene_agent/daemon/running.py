@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from msgspec.structs import replace
+
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.errors import ErrorCode
 from reconvene_agent.core.job import Command, Failure, Status, Step, advance
@@ -13,6 +15,8 @@ from reconvene_agent.daemon.supervision import Action, Supervision
 from reconvene_agent.daemon.worker_process import WorkerEnded
 
 PUBLISH_EVERY_S = 2.0
+REVISIONS_AHEAD = 1000
+"""So far may what is published be ahead of what is journaled; a run that goes on after a restart begins beyond that."""
 
 # Where each step lies in the whole run; most of a run is training.
 _SHARES: dict[str, dict[Step, tuple[float, float]]] = {
@@ -43,6 +47,7 @@ class RunningJob:
         self.stop_reason: StopReason = ""
         self._deadline = deadline
         self._published = mono
+        self._journaled = command.rev
         self._outcome: Done | Failed | Suspended | None = None
 
     @property
@@ -69,7 +74,10 @@ class RunningJob:
         due = new_step or now.mono - self._published >= PUBLISH_EVERY_S
         if due:
             self._published = now.mono
-        return new_step, due
+        save = new_step or self.command.rev - self._journaled >= REVISIONS_AHEAD
+        if save:
+            self._journaled = self.command.rev
+        return save, due
 
     def stop(self, reason: StopReason, mono: float) -> bool:
         """Note that the worker is being asked to stop; False if it already was, or has finished.
@@ -118,3 +126,8 @@ class RunningJob:
 def failed(command: Command, code: ErrorCode, detail: str, now: Now, result: dict[str, Any] | None = None) -> Command:
     """Return a command as failed for this reason."""
     return advance(command, now.wall, Status.FAILED, reason=detail, error=Failure.of(code, detail), result=result)
+
+
+def beyond_all_published(command: Command) -> Command:
+    """Return a command from the journal with a revision that is newer than any that was published before a crash."""
+    return replace(command, rev=command.rev + REVISIONS_AHEAD)

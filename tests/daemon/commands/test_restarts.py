@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from reconvene_agent.core.errors import ErrorCode
 from reconvene_agent.core.job import Status, Step
 from reconvene_agent.core.protocol import Done, Progress, Suspended
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon import events
+from reconvene_agent.daemon.running import PUBLISH_EVERY_S, REVISIONS_AHEAD
 from support.agents import JOB, WALL, AgentBench, command_topic, stored
 
 
@@ -128,3 +131,22 @@ def test_commands_of_a_newer_version_are_left_aside() -> None:
     bench = AgentBench(known=[strange, unreadable, stored(Status.SCHEDULED, label="plan/3")])
     bench.post(events.Started())
     assert [launch.command.label for launch in bench.done(do.Launch)] == ["plan/3"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(Step), st.integers(0, 2 * REVISIONS_AHEAD)), max_size=4))
+def test_no_revision_after_a_crash_is_older_than_one_before(reports: list[tuple[Step, int]]) -> None:
+    bench = AgentBench()
+    bench.post(events.Started())
+    bench.connect()
+    bench.command(JOB)
+    for step, count in reports:
+        for _ in range(count):
+            bench.say(Progress(step, 0.5))
+        bench.wait(PUBLISH_EVERY_S)
+        bench.say(Progress(step, 0.5))
+    before = [state["rev"] for state in bench.states(JOB)]
+    bench.forget()
+    bench.restart()
+    bench.say(Progress(Step.PROBE, 0.5))
+    bench.connect()
+    assert min(state["rev"] for state in bench.states(JOB)) > max(before)
