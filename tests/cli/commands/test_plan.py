@@ -11,7 +11,8 @@ import pytest
 from support.commandline import Cli, Ended, command
 
 COSTS = ("params", "bytes", "macs", "memory_mb", "training_memory_mb", "latency_ms")
-CANDIDATE = {"sparsity", "width_multiplier", *COSTS, "feasible", "why"}
+HOW = ("conditions", "repeats", "doubts", "verified", "memory_measured_mb")
+CANDIDATE = {"sparsity", "width_multiplier", *COSTS, "feasible", "why", *HOW}
 KEYS = ["budget", "candidates", "chosen", "nearest_miss", "seconds"]
 
 Answering = Callable[[dict[str, Any]], Path]
@@ -39,7 +40,10 @@ def test_what_cannot_change_the_choice_is_not_measured(planned: Ended) -> None:
     assert (large["sparsity"], large["latency_ms"], large["feasible"]) == (0.5, None, False)
     assert large["why"].startswith("model_mb 0.62")
     assert (small["sparsity"], small["feasible"]) == (0.9, True)
-    assert set(small["latency_ms"]) == {"p50", "p95", "runs"}
+    assert set(small["latency_ms"]) == {"p50", "p95", "runs", "spread"}
+    assert set(small["conditions"]) == {"others", "waited", "stolen", "throttled", "clock"}
+    assert small["verified"]
+    assert 0 < small["memory_measured_mb"] < 3 * small["memory_mb"]
     assert 0 < small["latency_ms"]["p50"] <= small["latency_ms"]["p95"]
     assert small["params"] < large["params"]
 
