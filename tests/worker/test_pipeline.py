@@ -18,17 +18,21 @@ from onnx import ModelProto, numpy_helper
 from reconvene_agent.core import release as releases
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.job import Step
+from reconvene_agent.core.measuring import Measurement
 from reconvene_agent.core.options import MethodOptions
 from reconvene_agent.core.protocol import Scoring, SpecializeRequest
+from reconvene_agent.core.release import Latency
 from reconvene_agent.worker import memory, pipeline
 from reconvene_agent.worker.channel import StopRequested
 from reconvene_agent.worker.planning import search
+from reconvene_agent.worker.planning.findings import Finding
 from support.disks import fill, tiny_disk
 from support.models import ModelSpec, exporter, shipped
 from support.pictures import class_folders, digits, encoded, noise
 from support.runs import Ear, archive, plan_request, specialize_request
 
 SPEC = ModelSpec("resnet20", (1, 8, 8), 10)
+QUIET = Measurement(Latency(0.5, 0.6, 100))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -37,6 +41,7 @@ def soon() -> Iterator[None]:
     resident = memory.resident_mb
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search, "MEASURE_SECONDS", 0.01)
+        patch.setattr(search.Planner, "_tried", lambda *_: Finding(QUIET, verified=True, memory_mb=4.0))
         patch.setattr(memory, "settled_mb", resident)
         patch.setattr(pipeline, "FINAL_MEASURE_SECONDS", 0.01)
         patch.setattr(pipeline, "Exporter", lambda *_: exporter(SPEC))
@@ -154,7 +159,8 @@ def test_a_resumed_run_keeps_its_plan_and_measures_no_more(request_: SpecializeR
     def refuse(*_: object) -> None:
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(search.Planner, "_latency", refuse)
+    for way in ("_quickly", "_verified"):
+        monkeypatch.setattr(search.Planner, way, refuse)
     again = Ear()
     document = run(request_, again)
     assert Step.PLAN not in again.steps

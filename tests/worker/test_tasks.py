@@ -25,6 +25,7 @@ from support.runs import Ear, archive, plan_request
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "MEASURE_SECONDS", 0.01)
+    monkeypatch.setattr(search, "VERIFY_SECONDS", 0.01)
     monkeypatch.setattr(tasks, "Exporter", lambda _: exporter(TINY_RESNET))
 
 

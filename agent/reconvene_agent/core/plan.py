@@ -6,16 +6,21 @@ sparsity answers memory, and the rule is never more of either than the budget de
 1. A width multiplier demands the lowest sparsity at which everything but the latency is within its limit.
 2. The largest width multiplier is chosen that is fast enough at the sparsity that it demands.
 3. Where none is, the smallest one goes on to the lowest sparsity that is fast enough.
+
+What is about to be chosen is verified: measured once more, longer, its memory too. What then misses the budget is refused, and
+the search goes on by the same rule.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
 
 from reconvene_agent.core.budget import LATENCIES, Budget
+from reconvene_agent.core.measuring import Conditions
 from reconvene_agent.core.release import Latency
 
 
@@ -26,6 +31,13 @@ class Candidate(Struct, frozen=True):
     are computed from shapes;
     ``latency_ms`` is measured, and null where measuring could not change the choice. ``feasible`` is null while unknown;
     ``why`` says what a verdict rests on.
+
+    Attributes:
+        conditions: what else went on while the latency was measured.
+        repeats: how often that was measured again.
+        doubts: why the figures may be off, one clause each.
+        verified: measured once more as the choice, longer and in a fresh process.
+        memory_measured_mb: what that process took for inference; null where it was not measured.
     """
 
     sparsity: float
@@ -38,6 +50,11 @@ class Candidate(Struct, frozen=True):
     latency_ms: Latency | None = None
     feasible: bool | None = None
     why: str = ""
+    conditions: Conditions | None = None
+    repeats: int = 0
+    doubts: tuple[str, ...] = ()
+    verified: bool = False
+    memory_measured_mb: float | None = None
 
 
 class Miss(Struct, frozen=True):
@@ -60,9 +77,10 @@ class Plan(Struct, frozen=True):
 
 
 def costs(candidate: Candidate) -> dict[str, float]:
-    """Return what a candidate costs by the budget's names for it; the latency only where it was measured."""
+    """Return what a candidate costs by the budget's names for it: as measured where it was, the latency only then."""
+    measured = candidate.memory_measured_mb
     known = {
-        "memory_mb": candidate.memory_mb,
+        "memory_mb": candidate.memory_mb if measured is None else measured,
         "training_memory_mb": candidate.training_memory_mb,
         "model_mb": candidate.bytes / 2**20,
     }
@@ -89,21 +107,36 @@ def judge(candidate: Candidate, budget: Budget) -> Candidate:
     if miss is not None:
         why = f"{miss.limit} {miss.value:.4g} is over the limit of {miss.allowed:.4g}"
         return msgspec.structs.replace(candidate, feasible=False, why=why)
-    if candidate.latency_ms is None and any(name in LATENCIES for name, _ in budget.limits()):
+    if candidate.latency_ms is None and limits_latency(budget):
         return msgspec.structs.replace(candidate, feasible=None, why="latency not measured: it cannot change the choice")
     return msgspec.structs.replace(candidate, feasible=True, why="within every limit")
+
+
+def limits_latency(budget: Budget) -> bool:
+    """Return whether there is a limit that only measuring can tell."""
+    return any(name in LATENCIES for name, _ in budget.limits())
 
 
 Columns = Sequence[Sequence[Candidate] | None]
 """The candidates of each width multiplier, from the largest down, by ascending sparsity; None where nobody has asked yet."""
 
 
-def next_step(columns: Columns, budget: Budget) -> tuple[int, int | None] | None:
+class Step(NamedTuple):
+    """What to find out: without a row, what a column's candidates cost on paper; else the latency of that candidate.
+
+    ``verify`` means to measure it as the choice: longer, and its memory too.
+    """
+
+    column: int
+    row: int | None = None
+    verify: bool = False
+
+
+def next_step(columns: Columns, budget: Budget) -> Step | None:
     """Return what to find out next, or None when the choice is settled.
 
-    A column alone means to cost its candidates on paper, a column and a row to measure that candidate. Latency is taken
-    to fall with the width multiplier, at the sparsities that it demands, and with sparsity. So this bisects, and what
-    cannot be the choice is neither scored nor measured. The choice itself is always measured.
+    Latency is taken to fall with the width multiplier, at the sparsities that it demands, and with sparsity. So this bisects,
+    and what cannot be the choice is neither scored nor measured. The choice itself is always verified.
     """
     verdicts = [None if column is None else _verdict(column, budget) for column in columns]
     fits = verdicts.index(True) if True in verdicts else len(columns)
@@ -111,14 +144,19 @@ def next_step(columns: Columns, budget: Budget) -> tuple[int, int | None] | None
     if fits - misses > 1:
         # The widest comes first: most often it will do.
         index = 0 if misses < 0 and fits == len(columns) else (misses + fits) // 2
-        return index, _demanded(columns[index], budget)
+        return Step(index, _demanded(columns[index], budget))
     if fits < len(columns):
-        row = _demanded(columns[fits], budget)
-        return (fits, row) if _unmeasured(columns[fits], row) else None
+        return _verification(fits, columns[fits] or (), _demanded(columns[fits], budget))
     if not columns:
         return None
-    row = _next_row(columns[-1] or (), budget)
-    return None if row is None else (len(columns) - 1, row)
+    column = columns[-1] or ()
+    row = _next_row(column, budget)
+    return _verification(len(columns) - 1, column, _first_fit(column, budget)) if row is None else Step(len(columns) - 1, row)
+
+
+def _verification(index: int, column: Sequence[Candidate], row: int | None) -> Step | None:
+    """Return the step that verifies a candidate, or None where there is none or it has been."""
+    return None if row is None or column[row].verified else Step(index, row, verify=True)
 
 
 def _demanded(column: Sequence[Candidate] | None, budget: Budget) -> int | None:
@@ -133,8 +171,8 @@ def _verdict(column: Sequence[Candidate], budget: Budget) -> bool | None:
     return False if row is None else judge(column[row], budget).feasible
 
 
-def _unmeasured(column: Sequence[Candidate] | None, row: int | None) -> bool:
-    return column is not None and row is not None and column[row].latency_ms is None
+def _first_fit(column: Sequence[Candidate], budget: Budget) -> int | None:
+    return next((row for row, candidate in enumerate(column) if judge(candidate, budget).feasible), None)
 
 
 def _next_row(candidates: Sequence[Candidate], budget: Budget) -> int | None:
@@ -157,7 +195,8 @@ def settle(columns: Columns, budget: Budget) -> Plan:
     rows = [(column, _demanded(column, budget)) for column in judged]
     chosen = next((column[row] for column, row in rows if row is not None and column[row].feasible), None)
     if chosen is None and judged:
-        chosen = next((candidate for candidate in judged[-1] if candidate.feasible), None)
+        row = _first_fit(judged[-1], budget)
+        chosen = None if row is None else judged[-1][row]
     if chosen is not None:
         return Plan(budget, known, chosen, None)
     misses = [miss for column in judged for miss in _misses(column, budget)]
@@ -193,6 +232,21 @@ def named(width_multiplier: float, sparsity: float) -> str:
     """Return what a candidate is called in messages."""
     width = "" if width_multiplier == 1.0 else f"width ×{width_multiplier:g}, "
     return f"{width}sparsity {sparsity:g}"
+
+
+def reservations(plan: Plan) -> str:
+    """Return the one line that says why the verdict may be off, empty where there is no reason to think so."""
+    miss = plan.nearest_miss
+    decisive = plan.chosen or next((each for each in plan.candidates if miss is not None and _is_of(each, miss)), None)
+    if decisive is None or not decisive.doubts:
+        return ""
+    again = f", although measured {decisive.repeats + 1} times" if decisive.repeats else ""
+    name = named(decisive.width_multiplier, decisive.sparsity)
+    return f"the figures of {name} are in doubt{again}: {'; '.join(decisive.doubts)}"
+
+
+def _is_of(candidate: Candidate, miss: Miss) -> bool:
+    return (candidate.width_multiplier, candidate.sparsity) == (miss.width_multiplier, miss.sparsity)
 
 
 def infeasible(miss: Miss) -> str:

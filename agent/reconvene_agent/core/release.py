@@ -24,11 +24,15 @@ KEPT_BEHIND_CURRENT = 2
 
 
 class Latency(Struct, frozen=True):
-    """Milliseconds of one inference at batch 1: median and 95th percentile of ``runs`` inferences."""
+    """Milliseconds of one inference at batch 1: median and 95th percentile of ``runs`` inferences.
+
+    ``spread`` is the distance of their quartiles as a share of the median.
+    """
 
     p50: float
     p95: float
     runs: int = 0
+    spread: float = 0.0
 
 
 class Release(Struct, frozen=True):

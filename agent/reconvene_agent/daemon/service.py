@@ -21,6 +21,7 @@ from reconvene_agent.core.atomic import full_disk_is_no_disk
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.config import Config
 from reconvene_agent.core.errors import AgentError, ErrorCode
+from reconvene_agent.core.kernel.files import HOST
 from reconvene_agent.core.requests import Board
 from reconvene_agent.core.topics import SERVICE, Topics
 from reconvene_agent.daemon import announce, events, identity
@@ -33,7 +34,6 @@ from reconvene_agent.daemon.mqtt import Connection, Will, link_from
 from reconvene_agent.daemon.notify import Notifier
 from reconvene_agent.daemon.probe.clock import clock_synchronized
 from reconvene_agent.daemon.probe.device import probe_device
-from reconvene_agent.daemon.probe.files import HOST
 from reconvene_agent.daemon.spool import Spool
 
 CLOCK_CHECK_S = 5.0

@@ -7,14 +7,12 @@ afresh in the middle of its work is handed the request as a file, and has shaken
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import signal
 import sys
 import threading
 import time
 import traceback
-from pathlib import Path
 
 import msgspec
 
@@ -23,23 +21,13 @@ from reconvene_agent.core import atomic, protocol
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.protocol import Done, Failed, Ready, Stop, Suspended
 from reconvene_agent.worker.channel import Channel, StopRequested
+from reconvene_agent.worker.expendable import become_expendable
 
-PR_SET_PDEATHSIG = 1
-OOM_SCORE = "500"
 # Whoever sends SIGTERM follows it with SIGKILL after five seconds or more; a checkpoint then is either whole or the one before.
 LEAVE_WITHIN_S = 4.0
 TERMINATED = 143
 # What torch and ONNX Runtime, which have no exception for it, say when memory is refused them.
 OUT_OF_MEMORY = ("can't allocate memory", "Cannot allocate memory", "bad_alloc", "bad allocation")
-
-
-def _become_expendable() -> None:
-    """Die with the parent, and be the first to go when memory runs out."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    try:
-        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
-    except OSError:
-        pass  # a sandbox may forbid it; the work is the same
 
 
 def _leave_on_sigterm(channel: Channel) -> None:
@@ -66,7 +54,7 @@ def main(arguments: list[str]) -> int:
     # A Ctrl-C in the terminal reaches the whole process group; who started us decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.dup2(2, 1)
-    _become_expendable()
+    become_expendable()
     channel = Channel(given.channel)
     _leave_on_sigterm(channel)
     try:

@@ -24,6 +24,11 @@ def resident_mb() -> float:
     return _field("VmRSS:")
 
 
+def file_backed_mb() -> float:
+    """Return the part of the resident memory that only mirrors files, such as a library's code, and can be dropped at once."""
+    return _field("RssFile:")
+
+
 def settled_mb() -> float:
     """Return the resident memory after what was freed has gone back to the system: a base line to measure from."""
     gc.collect()

@@ -16,7 +16,7 @@ import torch
 from reconvene_agent.core.bundle import ModelSpec
 from reconvene_agent.core.errors import AgentError, BundleError, ErrorCode, UsageError
 from reconvene_agent.core.job import Step
-from reconvene_agent.core.plan import Plan, infeasible
+from reconvene_agent.core.plan import Plan, infeasible, reservations
 from reconvene_agent.core.protocol import BenchRequest, ExportWeightsRequest, PlanRequest, PruneRequest
 from reconvene_agent.core.release import Latency
 from reconvene_agent.worker import memory
@@ -77,8 +77,12 @@ def find_plan(request: PlanRequest, methods: Methods, exporter: Exporter, channe
         channel.progress(Step.PLAN, fraction, note)
 
     if request.sparsity is not None:
-        return planner.imposed(request.method.width_multiplier, request.sparsity, request.budget, report)
-    return planner.search(request.width_multipliers, request.sparsities, request.budget, report)
+        plan = planner.imposed(request.method.width_multiplier, request.sparsity, request.budget, report)
+    else:
+        plan = planner.search(request.width_multipliers, request.sparsities, request.budget, report)
+    if text := reservations(plan):
+        channel.event("warning", {"text": text})
+    return plan
 
 
 def plan(request: PlanRequest, channel: Channel) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import pytest
 from support.commandline import Cli, Ended, command
 
 COSTS = ("params", "bytes", "macs", "memory_mb", "training_memory_mb", "latency_ms")
-CANDIDATE = {"sparsity", "width_multiplier", *COSTS, "feasible", "why"}
+HOW = ("conditions", "repeats", "doubts", "verified", "memory_measured_mb")
+CANDIDATE = {"sparsity", "width_multiplier", *COSTS, "feasible", "why", *HOW}
 KEYS = ["budget", "candidates", "chosen", "nearest_miss", "seconds"]
 
 Answering = Callable[[dict[str, Any]], Path]
@@ -39,7 +40,10 @@ def test_what_cannot_change_the_choice_is_not_measured(planned: Ended) -> None:
     assert (large["sparsity"], large["latency_ms"], large["feasible"]) == (0.5, None, False)
     assert large["why"].startswith("model_mb 0.62")
     assert (small["sparsity"], small["feasible"]) == (0.9, True)
-    assert set(small["latency_ms"]) == {"p50", "p95", "runs"}
+    assert set(small["latency_ms"]) == {"p50", "p95", "runs", "spread"}
+    assert set(small["conditions"]) == {"others", "waited", "stolen", "throttled", "clock"}
+    assert small["verified"]
+    assert 0 < small["memory_measured_mb"] < 3 * small["memory_mb"]
     assert 0 < small["latency_ms"]["p50"] <= small["latency_ms"]["p95"]
     assert small["params"] < large["params"]
 
@@ -65,7 +69,7 @@ def rows(told: Ended) -> list[list[str]]:
     """Return the words of each candidate's row."""
     lines = told.out.splitlines()
     (headings,) = (number for number, line in enumerate(lines) if "sparsity" in line and "verdict" in line)
-    return [line.split() for line in lines[headings + 1 : -1]]
+    return [line.split() for line in lines[headings + 1 : -1] if not line.startswith(("verified ", "in doubt "))]
 
 
 def test_a_plan_is_told_to_people_as_a_table(planned: Ended, answering: Answering, cli: Cli, bundle: Path) -> None:
@@ -73,8 +77,8 @@ def test_a_plan_is_told_to_people_as_a_table(planned: Ended, answering: Answerin
     assert (told.code, told.err) == (0, "")
     assert "limit model_mb 0.25 (command line)\n" in told.out
     large, small = rows(told)
-    assert (large[:2], large[7:9]) == (["×1", "0.5"], ["·", "·"])
-    assert " ".join(large[9:]) == planned.document["candidates"][0]["why"]
+    assert (large[:2], large[7:10]) == (["×1", "0.5"], ["·", "·", "·"])
+    assert " ".join(large[10:]) == planned.document["candidates"][0]["why"]
     assert (small[:3], small[-1]) == (["→", "×1", "0.9"], "fits")
 
 
@@ -86,6 +90,44 @@ def test_nothing_that_fits_is_told_to_people_as_a_table_too(
     told = cli("plan", bundle, "--config", stand_in(body))
     assert (told.code, told.complaint) == (6, infeasible.complaint)
     assert [tuple(row[:2]) for row in rows(told)][-2:] == [("×0.25", "0.5"), ("×0.25", "0.9")]
+
+
+def test_how_the_choice_was_verified_and_what_is_in_doubt_is_told_below_the_table(
+    planned: Ended, answering: Answering, cli: Cli, bundle: Path
+) -> None:
+    document = planned.document
+    small = document["candidates"][1]
+    document["chosen"] = document["candidates"][1] = small | {"doubts": ["it was loud", "it was hot"], "repeats": 1}
+    told = cli("plan", bundle, "--config", answering(document)).out.splitlines()
+    measured, computed = small["memory_measured_mb"], small["memory_mb"]
+    assert told[-3:-1] == [
+        f"verified width ×1, sparsity 0.9: {measured:.1f} MiB in a process of its own, {computed:.1f} computed",
+        "in doubt width ×1, sparsity 0.9, although measured 2 times: it was loud; it was hot",
+    ]
+
+
+@pytest.mark.parametrize("name", ["plan.svg", "plan.png"])
+def test_a_plan_is_drawn(name: str, planned: Ended, answering: Answering, cli: Cli, bundle: Path, tmp_path: Path) -> None:
+    told = cli("plan", bundle, "--config", answering(planned.document), "--plot", tmp_path / name, "--json")
+    assert (told.code, told.document) == (0, planned.document)
+    assert (tmp_path / name).stat().st_size > 5000
+
+
+def test_nothing_that_fits_is_drawn_too(
+    infeasible: Ended, stand_in: Callable[[str], Path], cli: Cli, bundle: Path, tmp_path: Path
+) -> None:
+    document = {name: value for name, value in infeasible.document.items() if name != "error"}
+    body = f"raise AgentError({infeasible.complaint!r}, ErrorCode.INFEASIBLE, {document!r})"
+    told = cli("plan", bundle, "--config", stand_in(body), "--plot", tmp_path / "plan.svg", "--json")
+    assert told.code == 6
+    assert "nearest miss" in (tmp_path / "plan.svg").read_text()
+
+
+def test_a_picture_of_an_unknown_kind_is_refused(cli: Cli, bundle: Path, tmp_path: Path) -> None:
+    told = cli("plan", bundle, "--plot", tmp_path / "plan.jpg", "--json")
+    assert told.code == 2
+    told.error("SCHEMA")
+    assert told.complaint == f"--plot {tmp_path / 'plan.jpg'}: name a file that ends in .png or .svg"
 
 
 def test_an_unmeasured_candidate_says_so(planned: Ended, answering: Answering, cli: Cli, bundle: Path) -> None:

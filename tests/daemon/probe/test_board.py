@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from reconvene_agent.core.kernel import devicetree
 from reconvene_agent.daemon.probe import board
 
 TREE = "sys/firmware/devicetree/base"
@@ -17,13 +18,13 @@ DMI = "sys/class/dmi/id"
 def test_names_from_a_device_tree(plant: Callable[..., Path], tree: str) -> None:
     root = plant({f"{tree}/model": b"Board X\0", f"{tree}/compatible": b"maker,board-x\0maker,chip\0"})
     assert board.model(root) == "Board X"
-    assert board.compatible(root) == ("maker,board-x", "maker,chip")
+    assert devicetree.compatible(root) == ("maker,board-x", "maker,chip")
 
 
 def test_a_pc_is_named_by_its_firmware(plant: Callable[..., Path]) -> None:
     root = plant({f"{DMI}/product_name": "NUC\n", f"{DMI}/board_name": "NUC-B\n"})
     assert board.model(root) == "NUC"
-    assert board.compatible(root) == ()
+    assert devicetree.compatible(root) == ()
 
 
 @pytest.mark.parametrize("placeholder", ["To Be Filled By O.E.M.\n", "Default string\n", "System Product Name\n", "\n", ""])
@@ -34,12 +35,12 @@ def test_placeholders_are_no_name(plant: Callable[..., Path], placeholder: str) 
 
 def test_nothing_told_is_unknown(plant: Callable[..., Path]) -> None:
     root = plant({})
-    assert (board.model(root), board.compatible(root), board.os_name(root)) == ("unknown", (), "unknown")
+    assert (board.model(root), devicetree.compatible(root), board.os_name(root)) == ("unknown", (), "unknown")
 
 
 @pytest.mark.parametrize("content", [b"", b"\0", b"\0\0\0", b"\n"])
 def test_an_empty_compatible_list_has_no_entries(plant: Callable[..., Path], content: bytes) -> None:
-    assert board.compatible(plant({f"{TREE}/compatible": content})) == ()
+    assert devicetree.compatible(plant({f"{TREE}/compatible": content})) == ()
 
 
 def test_architecture_of_a_copied_tree_and_of_this_machine(plant: Callable[..., Path]) -> None:

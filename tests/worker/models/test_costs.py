@@ -45,7 +45,7 @@ def test_costs_against_a_count_by_hand() -> None:
     assert found.file_bytes == weights + costs.NODE_BYTES * 8
     image, channels = 3 * 8 * 6, 4 * places
     # Most is alive while the first convolution reads the image; later it is the sum and its two terms.
-    assert found.memory == weights + 4 * max(image + channels, 3 * channels)
+    assert found.memory == costs.RUNTIME_BYTES + round(costs.LOADED_COPIES * weights) + 4 * max(image + channels, 3 * channels)
     # Every tensor of the graph, the answer being handed out once more.
     every = image + 5 * channels + 4 + 5 + 5
     training = found.training
@@ -217,7 +217,7 @@ def test_attentions_scores_take_memory_although_no_tensor_of_the_graph_holds_the
         found = costs.count(registry.build(spec), spec, mask_sizes={})
     tokens, scores = 7 * 6, 2 * 7 * 7
     # The heads, what comes of them, the scores and the weights made of these.
-    assert found.memory == 4 * found.params + 4 * (2 * tokens + 2 * scores)
+    assert found.memory == costs.RUNTIME_BYTES + round(costs.LOADED_COPIES * 4 * found.params) + 4 * (2 * tokens + 2 * scores)
 
 
 def test_a_layer_used_twice_counts_twice_in_operations_and_once_in_parameters() -> None:

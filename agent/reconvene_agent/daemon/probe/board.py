@@ -5,34 +5,24 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from reconvene_agent.daemon.probe.files import HOST, read_line, read_text
+from reconvene_agent.core.kernel import devicetree
+from reconvene_agent.core.kernel.files import HOST, read_line, read_text
 
 UNKNOWN = "unknown"
 
-_DEVICE_TREES = ("sys/firmware/devicetree/base", "proc/device-tree")
 _PRODUCT_NAMES = ("sys/class/dmi/id/product_name", "sys/class/dmi/id/board_name")
 _PLACEHOLDERS = ("to be filled by o.e.m.", "system product name", "default string", "not applicable", "none", "o.e.m.")
 
 
 def model(root: Path) -> str:
     """Return the board's name from its device tree, else the machine's product name, else ``unknown``."""
-    for tree in _DEVICE_TREES:
-        if name := read_line(root / tree / "model"):
-            return name
+    if name := devicetree.model(root):
+        return name
     for file in _PRODUCT_NAMES:
         name = read_line(root / file)
         if name and name.lower() not in _PLACEHOLDERS:
             return name
     return UNKNOWN
-
-
-def compatible(root: Path) -> tuple[str, ...]:
-    """Return the device tree's ``compatible`` strings, most specific first; none without a device tree."""
-    for tree in _DEVICE_TREES:
-        names = [name.strip() for name in (read_text(root / tree / "compatible") or "").split("\0")]
-        if found := tuple(name for name in names if name):
-            return found
-    return ()
 
 
 def architecture(root: Path) -> str:

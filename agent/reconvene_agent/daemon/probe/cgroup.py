@@ -11,7 +11,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from reconvene_agent.daemon.probe.files import parse_number, read_line, read_number, read_text
+from reconvene_agent.core.kernel.files import parse_number, read_line, read_number, read_text
 
 _MOUNT = "sys/fs/cgroup"
 _V2_MOUNTS = (f"{_MOUNT}/unified", _MOUNT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reconvene_agent.daemon.probe.files import HOST
+from reconvene_agent.core.kernel.files import HOST
 
 _STA_UNSYNC = 0x0040
 _TIME_ERROR = 5

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from reconvene_agent.core.device import Memory
+from reconvene_agent.core.kernel.files import parse_number, read_text
 from reconvene_agent.daemon.probe.cgroup import memory_limits
-from reconvene_agent.daemon.probe.files import parse_number, read_text
 
 MIB = 1 << 20
 

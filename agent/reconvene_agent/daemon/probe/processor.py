@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from reconvene_agent.core.kernel.files import HOST, parse_number, read_line, read_text
 from reconvene_agent.daemon.probe.board import UNKNOWN
 from reconvene_agent.daemon.probe.cgroup import cpu_quota
-from reconvene_agent.daemon.probe.files import HOST, parse_number, read_line, read_text
 
 _MOST_CORES = 4096
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from reconvene_agent.daemon.probe.files import HOST, read_text
+from reconvene_agent.core.kernel.files import HOST, read_text
 from reconvene_agent.daemon.probe.memory import MIB, read_memory, swap_used_mb
 from reconvene_agent.daemon.probe.storage import read_storage
 from reconvene_agent.daemon.probe.thermal import hottest_c

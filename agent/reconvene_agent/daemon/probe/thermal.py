@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from reconvene_agent.daemon.probe.files import children, read_line, read_number
+from reconvene_agent.core.kernel.files import children, read_line, read_number
 
 # Zones that measure nothing: on Jetson boards this one says 100 degrees whatever happens.
 _FIXED_ZONES = ("PMIC-Die",)

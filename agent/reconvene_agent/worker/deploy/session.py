@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reconvene_agent.core.errors import AgentError, ErrorCode
+from reconvene_agent.core.measuring import Measurement
 from reconvene_agent.core.protocol import Runtime
 from reconvene_agent.core.release import Latency
+from reconvene_agent.worker.deploy.surroundings import between, look
 
 # The official Linux builds since 1.29 report what models they load to their maker, unless they are told not to before
 # they are loaded. A board's models and data are nobody else's business.
@@ -76,9 +78,16 @@ class Stopwatch:
 
 
 def percentiles(milliseconds: Sequence[float]) -> Latency:
-    """Return the median and 95th percentile of single inferences."""
-    p50, p95 = np.percentile(np.asarray(milliseconds), (50, 95))
-    return Latency(round(float(p50), 4), round(float(p95), 4), len(milliseconds))
+    """Return the median, the 95th percentile and the spread of single inferences."""
+    p25, p50, p75, p95 = (float(each) for each in np.percentile(np.asarray(milliseconds), (25, 50, 75, 95)))
+    return Latency(round(p50, 4), round(p95, 4), len(milliseconds), round((p75 - p25) / p50, 4) if p50 else 0.0)
+
+
+def measure_once(session: Session, seconds: float) -> Measurement:
+    """Time one session for about ``seconds``, and tell what else went on meanwhile."""
+    before = look()
+    (latency,) = measure([session], seconds)
+    return Measurement(latency, between(before, look()))
 
 
 def measure(sessions: Sequence[Session], seconds: float) -> list[Latency]:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconvene_agent.core.device import Power
-from reconvene_agent.daemon.probe.power import read_power
+from reconvene_agent.core.kernel.power import read_power
 
 FLAGS = "sys/devices/platform/soc/soc:firmware/get_throttled"
 

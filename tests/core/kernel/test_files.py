@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconvene_agent.daemon.probe import files
+from reconvene_agent.core.kernel import files
 
 
 def test_text_is_read_whole(tmp_path: Path) -> None:

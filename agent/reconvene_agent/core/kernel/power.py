@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from reconvene_agent.core.device import Power
-from reconvene_agent.daemon.probe.board import compatible
-from reconvene_agent.daemon.probe.files import children, read_line, read_number
+from reconvene_agent.core.kernel.devicetree import compatible
+from reconvene_agent.core.kernel.files import children, read_line, read_number
 
 # The firmware's flags: bit 0 under-voltage, 1 frequency capped, 2 throttled, 3 soft temperature limit; 16 bits up, the same
 # at any time since boot.

@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from support.planting import boards, plant
+
+__all__ = ["boards", "plant"]
