@@ -23,7 +23,7 @@ NODE_BYTES = 150
 GONE_WHEN_DEPLOYED = (*BATCH_NORMS, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
 # What ONNX Runtime takes for any model at all, and the copies of a layer's weights that it has when a file has just been loaded,
 # the file itself among them; kernels of images are kept reordered as well. Measured on the built-in models with ONNX Runtime
-# 1.29 on x86-64: they take 0.85 to 1.4 times what is computed by this.
+# 1.32 on x86-64: they take 0.85 to 1.3 times what is computed by this.
 RUNTIME_BYTES = 11 << 18
 LOADED_COPIES = 1.3
 LOADED_COPIES_OF_KERNELS = 2.6
