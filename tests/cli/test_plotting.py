@@ -1,4 +1,4 @@
-"""A plan drawn as a picture; what it shows is read back from the SVG, whose text matplotlib leaves as comments."""
+"""A plan drawn as a picture; what it shows is read back from the SVG."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from reconvene_agent.cli import plotting
 from reconvene_agent.core.errors import AgentError, ErrorCode, UsageError
 from support.disks import fill, tiny_disk
 
+SVG = "{http://www.w3.org/2000/svg}"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -35,8 +36,7 @@ def document() -> dict[str, Any]:
 
 def texts(path: Path) -> str:
     """Return the words of an SVG."""
-    ElementTree.parse(path)
-    return "\n".join(line.strip()[5:-4] for line in path.read_text().splitlines() if line.strip().startswith("<!-- "))
+    return "\n".join("".join(element.itertext()).strip() for element in ElementTree.parse(path).iter(f"{SVG}text"))
 
 
 def test_the_picture_names_widths_limits_and_the_choice(document: dict[str, Any], tmp_path: Path) -> None:

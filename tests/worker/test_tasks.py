@@ -11,11 +11,14 @@ from reconvene_agent.core import bundle
 from reconvene_agent.core.bundle import ModelSpec
 from reconvene_agent.core.errors import AgentError, ErrorCode, UsageError
 from reconvene_agent.core.job import Step
+from reconvene_agent.core.measuring import Conditions, Measurement
 from reconvene_agent.core.options import MethodOptions
 from reconvene_agent.core.protocol import BenchRequest, ExportWeightsRequest, PruneRequest, Scoring
+from reconvene_agent.core.release import Latency
 from reconvene_agent.worker import tasks
 from reconvene_agent.worker.channel import StopRequested
 from reconvene_agent.worker.planning import search
+from reconvene_agent.worker.planning.findings import Finding
 from reconvene_agent.worker.reconvene import stored
 from reconvene_agent.worker.reconvene.criteria import NEED_DATA
 from support.models import RUNTIME, TINY_RESNET, TINY_VGG, designed, exporter, opened, shipped
@@ -145,6 +148,20 @@ def test_a_width_multiplier_is_told_layer_by_layer(resnet: Path, tmp_path: Path)
     document = tasks.prune(prune_request(resnet, tmp_path / "out", 0.0, width_multiplier=0.5), Ear())
     assert all(layer["width_after"] == layer["width_before"] / 2 for layer in document["layers"])
     assert document["params"]["stored"] < document["params"]["dense"] / 3
+
+
+@pytest.mark.parametrize(("others", "warned"), [(0.0, False), (0.5, True)])
+def test_a_plan_that_rests_on_doubtful_figures_says_so(
+    others: float, warned: bool, resnet: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Finding(Measurement(Latency(4.0, 5.0, 30), Conditions(others=others)), 1, verified=True, memory_mb=4.0)
+    monkeypatch.setattr(search.Planner, "_tried", lambda *_: found)
+    ear = Ear()
+    document = tasks.plan(plan_request(resnet), ear)
+    doubt = "other processes took 50% of the processors"
+    assert list(document["chosen"]["doubts"]) == ([doubt] if warned else [])
+    told = [data["text"] for name, data in ear.events if name == "warning"]
+    assert told == ([f"the figures of sparsity 0.9 are in doubt, although measured 2 times: {doubt}"] if warned else [])
 
 
 def test_plan_is_a_document_that_json_can_carry(resnet: Path) -> None:

@@ -18,6 +18,7 @@ FORMATS = (".png", ".svg")
 _LIMIT, _INK, _GREY = "#c53030", "#1a202c", "#718096"
 _INCHES = (11.0, 4.6)
 _FAR = 4.0
+_FEW_TIMES = 8.0
 _STYLE: Any = {  # matplotlib names the type of its keys in one version and not in the next
     "font.size": 9,
     "axes.titlesize": 10,
@@ -27,6 +28,7 @@ _STYLE: Any = {  # matplotlib names the type of its keys in one version and not 
     "axes.labelcolor": _INK,
     "grid.color": "#e2e8f0",
     "lines.markersize": 5,
+    "svg.fonttype": "none",  # text that can be searched and read aloud
     "svg.hashsalt": "reconvene-agent",  # the same plan, the same file
 }
 
@@ -182,6 +184,7 @@ def _limits(axes: Axes, document: dict[str, Any], names: tuple[str, ...]) -> Non
 
 
 def _finish(axes: Axes, title: str) -> None:
+    """Label the axes; what spans more than a few times its least value is drawn by its logarithm."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axes.set_title(title, loc="left")
@@ -191,11 +194,14 @@ def _finish(axes: Axes, title: str) -> None:
         axes.set_yticks([])
         axes.text(0.5, 0.5, "nothing measured", transform=axes.transAxes, horizontalalignment="center", color=_GREY)
         return
+    axes.grid(visible=True, which="major")
+    if axes.dataLim.ymax < _FEW_TIMES * axes.dataLim.ymin:
+        axes.set_ylim(bottom=0.0)
+        return
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.grid(visible=True, which="major")
 
 
 def _memory(candidate: dict[str, Any]) -> float:

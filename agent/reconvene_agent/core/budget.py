@@ -19,7 +19,7 @@ class BudgetLimits(Struct, frozen=True, forbid_unknown_fields=True, omit_default
     Attributes:
         latency_ms: p95 of one inference at batch 1, in milliseconds.
         latency_p50_ms: the median of the same.
-        memory_mb: memory of inference (weights and live activations), in MiB.
+        memory_mb: memory of inference, in MiB: the peak of loading the file and running it, above ONNX Runtime itself.
         memory_share: the same as a share of the memory that is available now; the absolute limit wins.
         training_memory_mb: memory of training above the libraries, in MiB.
         training_memory_share: the same as a share of the memory that is available now.

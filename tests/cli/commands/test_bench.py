@@ -17,7 +17,7 @@ def test_the_document_of_a_bench(benched: Ended, disturbed: Disturbed) -> None:
     assert set(document) == {"dense", "pruned", "ratio", "threads", "providers"}
     for side in ("dense", "pruned"):
         assert list(document[side]) == ["bytes", "params", "macs", "latency_ms"]
-        assert set(document[side]["latency_ms"]) == {"p50", "p95", "runs"}
+        assert set(document[side]["latency_ms"]) == {"p50", "p95", "runs", "spread"}
     assert set(document["ratio"]) == {"bytes", "params", "macs", "latency_p50"}
     assert (document["threads"], document["providers"]) == (1, ["CPUExecutionProvider"])
     assert document["pruned"]["bytes"] == disturbed.third.document["release"]["bytes"]

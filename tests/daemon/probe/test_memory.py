@@ -100,6 +100,13 @@ def test_version_1_and_2_side_by_side(plant: Callable[..., Path]) -> None:
     assert read_memory(root) == Memory(1000.0, 950.0, 200.0, "/sys/fs/cgroup/memory/m/memory.limit_in_bytes")
 
 
+@pytest.mark.parametrize("swap", ["SwapTotal: 0 kB\nSwapFree: 0 kB\n", "SwapTotal: 8192000 kB\nSwapFree: 8192000 kB\n"])
+def test_swap_never_counts_as_available(swap: str, plant: Callable[..., Path]) -> None:
+    memory = "".join(line for line in MEMINFO.splitlines(keepends=True) if not line.startswith("Swap"))
+    found = read_memory(plant({"proc/meminfo": memory + swap}))
+    assert (found.total_mb, found.available_mb) == (4000.0, 2000.0)
+
+
 def test_swap_in_use(plant: Callable[..., Path]) -> None:
     assert swap_used_mb(plant({"proc/meminfo": MEMINFO})) == 100.0
 

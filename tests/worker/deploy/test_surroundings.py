@@ -11,8 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconvene_agent.core.measuring import Conditions
+from reconvene_agent.core.budget import Budget, Limit
+from reconvene_agent.core.measuring import Conditions, worth_repeating
+from reconvene_agent.core.protocol import Runtime
+from reconvene_agent.worker.deploy.session import measure_once, open_session
 from reconvene_agent.worker.deploy.surroundings import Look, between, look
+from support.graphs import product
 from support.planting import plant
 
 __all__ = ["plant"]
@@ -85,26 +89,33 @@ def one_processor() -> Iterator[int]:
     os.sched_setaffinity(0, before)
 
 
-def test_a_process_that_keeps_the_same_processor_busy_is_noticed(one_processor: int) -> None:
+@pytest.fixture
+def neighbour(one_processor: int) -> Iterator[None]:
+    """Keep a process on the same processor that never rests."""
     busy = subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
     try:
         assert busy.stdout is not None
         busy.stdout.readline()
-        before = look()
-        until = time.monotonic() + 0.5
-        while time.monotonic() < until:
-            pass
-        found = between(before, look())
+        yield
     finally:
         busy.kill()
         busy.wait()
         busy.stdout.close()
-    assert found.others is not None
-    assert found.others > 0.3
+
+
+@pytest.mark.usefixtures("neighbour")
+def test_a_latency_measured_beside_a_busy_process_is_in_doubt() -> None:
+    session = open_session(product(256), Runtime(1, 1, ("CPUExecutionProvider",), 1))
+    found = measure_once(session, 0.5)
+    assert found.conditions.others is not None
+    assert found.conditions.others > 0.3
+    assert any(doubt.startswith("other processes took ") for doubt in found.doubts)
     # Some kernels keep no statistics of their scheduler.
     if Path("/proc/thread-self/schedstat").exists():
-        assert found.waited is not None
-        assert found.waited > 0.3
+        assert found.conditions.waited is not None
+        assert found.conditions.waited > 0.3
+    assert worth_repeating(found, Budget(), 0, final=True)
+    assert worth_repeating(found, Budget(latency_ms=Limit(0.99 * found.latency.p95, "test")), 0)
 
 
 def test_ones_own_work_is_no_disturbance(one_processor: int) -> None:

@@ -11,26 +11,17 @@ from pathlib import Path
 from textwrap import dedent
 
 import msgspec
-import numpy as np
 import psutil
 import pytest
-from onnx import TensorProto, helper
 
 from reconvene_agent.core.protocol import Runtime
 from reconvene_agent.worker.deploy import trying
 from reconvene_agent.worker.deploy.trial import Task
 from reconvene_agent.worker.deploy.trying import ENTRY, TrialFailed, try_model
+from support.graphs import product
 
 RUNTIME = Runtime(1, 1, ("CPUExecutionProvider",), 1)
 MIB = 2**20
-
-
-def product(side: int) -> bytes:
-    """Return a model that multiplies its input with a matrix of side × side float32."""
-    entry, out = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", side]) for name in ("features", "logits"))
-    weight = helper.make_tensor("w", TensorProto.FLOAT, [side, side], np.ones(side * side, np.float32).tobytes(), raw=True)
-    graph = helper.make_graph([helper.make_node("MatMul", ["features", "w"], ["logits"])], "product", [entry], [out], [weight])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
 
 
 def nothing() -> None:

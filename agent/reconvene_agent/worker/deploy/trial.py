@@ -56,11 +56,11 @@ def attempt(task: Task) -> Outcome:
     watch = Stopwatch(session)
     watch.warm_up()
     # The library's own code, read from disk page by page as it is first used, belongs to no model.
-    taken = max(0.0, memory.peak_mb() - resident - max(0.0, memory.file_backed_mb() - mirrored))
+    taken = round(max(0.0, memory.peak_mb() - resident - max(0.0, memory.file_backed_mb() - mirrored)), 3)
     if task.memory_mb is not None and taken > task.memory_mb:
-        return Outcome(round(taken, 3), None)
+        return Outcome(taken, None)
     measurement, repeats = measured(session, task.seconds)
-    return Outcome(round(taken, 3), measurement, repeats)
+    return Outcome(taken, measurement, repeats)
 
 
 def measured(session: Session, seconds: float) -> tuple[Measurement, int]:

@@ -21,10 +21,12 @@ from reconvene_agent.worker.models.tracing import Traced, trace
 # Of a node in the ONNX graph: its names and attributes. Measured on the built-in models; it matters to tiny ones only.
 NODE_BYTES = 150
 GONE_WHEN_DEPLOYED = (*BATCH_NORMS, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
-# What ONNX Runtime takes for any model at all, and the copies of the weights that it has when a file has just been loaded, the
-# file itself among them: measured on the built-in models, x86-64, ONNX Runtime 1.29; within 18 % of what each of them takes.
-RUNTIME_BYTES = 3 << 20
-LOADED_COPIES = 2.6
+# What ONNX Runtime takes for any model at all, and the copies of a layer's weights that it has when a file has just been loaded,
+# the file itself among them; kernels of images are kept reordered as well. Measured on the built-in models with ONNX Runtime
+# 1.32 on x86-64: they take 0.85 to 1.3 times what is computed by this.
+RUNTIME_BYTES = 11 << 18
+LOADED_COPIES = 1.3
+LOADED_COPIES_OF_KERNELS = 2.6
 # Copies of the parameters while training with momentum: weight, gradient, momentum, and the best so far.
 TRAINING_COPIES = 4
 
@@ -68,14 +70,15 @@ def count(model: nn.Module, spec: ModelSpec, mask_sizes: Mapping[str, int]) -> C
     traced = trace(model, spec.input)
     params = sum(parameter.numel() for parameter in model.parameters())
     with_masks = sum(model.get_parameter(f"{name}.weight").numel() for name in mask_sizes)
-    deployed = sum(_deployed_bytes(layer) for layer in model.modules())
+    deployed = [(layer, _deployed_bytes(layer)) for layer in model.modules()]
+    loaded = sum(size * (LOADED_COPIES_OF_KERNELS if isinstance(layer, nn.Conv2d) else LOADED_COPIES) for layer, size in deployed)
     nodes = sum(1 for node in traced.shapes if not isinstance(traced.layer(node), GONE_WHEN_DEPLOYED))
     return Costs(
         params=params,
         nonzero=params - with_masks + sum(mask_sizes.values()),
         macs=macs(traced),
-        file_bytes=deployed + NODE_BYTES * nodes,
-        memory=RUNTIME_BYTES + round(LOADED_COPIES * deployed) + _live_activations(traced),
+        file_bytes=sum(size for _, size in deployed) + NODE_BYTES * nodes,
+        memory=RUNTIME_BYTES + round(loaded) + _live_activations(traced),
         training=TrainingCosts(
             weights=FLOAT_BYTES * params,
             masks=with_masks,
