@@ -18,6 +18,7 @@ from reconvene_agent.core.options import (
     Candidates,
     MethodOptions,
     Multipliers,
+    ReleaseOptions,
     Sparsity,
     TrainingOptions,
 )
@@ -50,9 +51,10 @@ class PlanArgs(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SpecializeArgs(PlanArgs, frozen=True, forbid_unknown_fields=True):
-    """Arguments of ``specialize``: those of ``plan``, and how to train."""
+    """Arguments of ``specialize``: those of ``plan``, how to train, and what a release must be."""
 
     training: TrainingOptions = TrainingOptions()
+    release: ReleaseOptions = ReleaseOptions()
 
 
 class CancelArgs(Struct, frozen=True, forbid_unknown_fields=True):
@@ -152,7 +154,7 @@ def decode_envelope(message: dict[str, Any]) -> Envelope:
 
 
 def decode_args(op: str, args: dict[str, Any], defaults: dict[str, Any]) -> Args:
-    """Validate an operation's arguments, with ``defaults`` for what they leave out (method and training: field by field).
+    """Validate an operation's arguments, with ``defaults`` for what they leave out (of sections: field by field).
 
     Raises:
         UsageError: UNSUPPORTED for an unknown operation, SCHEMA for arguments that do not fit.
@@ -161,7 +163,7 @@ def decode_args(op: str, args: dict[str, Any], defaults: dict[str, Any]) -> Args
         raise UsageError(f"operation {op!r} is not known; there are: {', '.join(OPERATIONS)}", ErrorCode.UNSUPPORTED)
     kind = OPERATIONS[op].args
     merged = {name: value for name, value in defaults.items() if name in kind.__struct_fields__} | args
-    for name in ("method", "training"):
+    for name in ("method", "training", "release"):
         if isinstance(args.get(name), dict) and name in defaults:
             merged[name] = {**defaults[name], **args[name]}
     try:

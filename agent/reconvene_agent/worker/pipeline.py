@@ -7,6 +7,7 @@ Started again with the same request, the run goes on where it stopped.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import time
 from pathlib import Path
@@ -16,18 +17,24 @@ import msgspec
 import torch
 from torch import nn
 
+from reconvene_agent.core import gate
+from reconvene_agent.core.budget import Budget
 from reconvene_agent.core.errors import AgentError, ErrorCode
+from reconvene_agent.core.gate import Verdict
 from reconvene_agent.core.job import Step
-from reconvene_agent.core.plan import Plan, infeasible
+from reconvene_agent.core.plan import Candidate, Plan, infeasible
 from reconvene_agent.core.protocol import SpecializeRequest
+from reconvene_agent.core.release import Latency
+from reconvene_agent.core.signatures import accuracy_collapse
 from reconvene_agent.worker import memory, tasks
 from reconvene_agent.worker.channel import Channel, StopRequested
 from reconvene_agent.worker.data.dataset import Dataset
 from reconvene_agent.worker.data.load import load
-from reconvene_agent.worker.deploy import parity, release
+from reconvene_agent.worker.deploy import parity, release, trial
 from reconvene_agent.worker.deploy.export import Exporter
-from reconvene_agent.worker.deploy.session import measure, open_session
+from reconvene_agent.worker.deploy.session import Session, measure, open_session
 from reconvene_agent.worker.models.opened import OpenBundle, open_bundle
+from reconvene_agent.worker.planning.speedup import Dense, Speedup
 from reconvene_agent.worker.priority import Priority
 from reconvene_agent.worker.reconvene.method import Design, PrunedModel
 from reconvene_agent.worker.training.checkpoint import Checkpoint
@@ -41,6 +48,7 @@ from reconvene_agent.worker.work import Work
 AMPLE_MB = 1024.0
 """Where training may take less, the libraries of torch's exporter, some 180 MB, are too much to have beside it."""
 PARITY_IMAGES = 64
+COMPARE_SECONDS = 1.0
 FINAL_MEASURE_SECONDS = 2.0
 
 
@@ -61,10 +69,15 @@ def specialize(request: SpecializeRequest, channel: Channel) -> dict[str, Any]:
     if outcome is not None:
         return outcome
     plan = run.plan()
+    speedup = run.compare(plan)
     run.make_room()
     design, prune_document = run.prune(plan)
     model, training = run.train(design)
-    document = {"plan": msgspec.to_builtins(plan), "prune": prune_document, "training": training}
+    document = {
+        "plan": msgspec.to_builtins(plan),
+        "prune": {**prune_document, "speedup": speedup.document()},
+        "training": training,
+    }
     return run.deploy(design, model, Path(request.models), document)
 
 
@@ -121,6 +134,27 @@ class _Run:
             self._work.remember("plan", plan)
         self._channel.event("plan", {"sparsity": plan.chosen.sparsity, "chosen": msgspec.to_builtins(plan.chosen)})
         return plan
+
+    def compare(self, plan: Plan) -> Speedup:
+        """Return whether pruning makes the model faster here, and warn before a night goes into it where it does not."""
+        assert plan.chosen is not None
+        remembered: Speedup | None = self._work.recall("speedup", Speedup)
+        if remembered is not None:
+            return remembered
+        self._channel.progress(Step.PLAN, 1.0, "timing the dense model")
+        found = self._timed_against_dense(plan.chosen)
+        self._work.remember("speedup", found)
+        if found.signature is not None:
+            self._channel.event("warning", msgspec.to_builtins(found.signature))
+        return found
+
+    def _timed_against_dense(self, chosen: Candidate) -> Speedup:
+        if chosen.sparsity == 0.0 and chosen.width_multiplier == 1.0:
+            return Speedup(why_not="nothing is pruned")
+        method, request = self._methods(chosen.width_multiplier), self._request.plan
+        (design,) = method.design([chosen.sparsity])
+        timed = Dense(self._bundle, tasks.dense_costs(self._bundle).file_bytes, self._exporter, request.runtime)
+        return timed.find(method.build(design), request.scoring.memory_mb, COMPARE_SECONDS)
 
     def make_room(self) -> None:
         """Start afresh where memory is scarce and the plan has left much of it taken."""
@@ -241,7 +275,11 @@ class _Run:
         return wanted
 
     def deploy(self, design: Design, model: nn.Module, models: Path, document: dict[str, Any]) -> dict[str, Any]:
-        """Export, check against torch, measure, promote; then remember the outcome."""
+        """Export, check against torch, measure, judge, promote; then remember the outcome.
+
+        Raises:
+            AgentError: VERIFY_FAILED when the release has not earned its place; its result is the same document.
+        """
         channel, bundle, plan = self._channel, self._bundle, self._request.plan
         channel.progress(Step.EXPORT, 0.0)
         facts = release.Facts(
@@ -256,16 +294,15 @@ class _Run:
             mean=self._data.mean,
             std=self._data.std,
         )
-        aside = models / f".{self._work.folder.name}.tmp"
+        aside = models / f".{self._work.folder.name}.{os.getpid()}.tmp"
         try:
             onnx = release.prepare(self._exporter.to_onnx(model), facts, aside)
             session = self._priority.normally(lambda: open_session(onnx, plan.runtime))
             images = self._data.normalized(self._data.validation.inputs[:PARITY_IMAGES])
             difference = parity.check(model, session, images)
-            channel.progress(Step.EXPORT, 0.7, "measuring the deployed file")
-            (latency,) = self._priority.normally(lambda: measure([session], FINAL_MEASURE_SECONDS))
+            verdict = self._judge(session, facts, models, document)
             channel.progress(Step.PROMOTE, 0.0)
-            made, folder = release.promote(aside, models, facts, latency)
+            made, folder = release.promote(aside, models, facts, verdict.evidence.latency, verdict.refused)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         outcome = {
@@ -276,10 +313,55 @@ class _Run:
                 "version": made.version,
                 "bytes": made.onnx_bytes,
                 "sha256": made.onnx_sha256,
-                "latency_ms": msgspec.to_builtins(latency),
+                "precision": made.precision,
+                "latency_ms": msgspec.to_builtins(verdict.evidence.latency),
             },
+            "gate": verdict.document(),
             "parity_max_abs_diff": difference,
         }
+        told = {**outcome["release"], "accuracy": facts.accuracy, "sparsity": facts.sparsity}
+        if verdict.refused:
+            channel.event("refused", {**told, "gate": outcome["gate"]})
+            raise AgentError(verdict.refusal(made.version, models), ErrorCode.VERIFY_FAILED, outcome)
         self._work.remember("outcome", outcome)
-        channel.event("release", {**outcome["release"], "accuracy": made.accuracy, "sparsity": made.sparsity})
+        channel.event("release", told)
         return outcome
+
+    def _judge(self, session: Session, facts: release.Facts, models: Path, document: dict[str, Any]) -> Verdict:
+        """Measure the deployed file, hold it against what serves now, and return whether it has earned its place."""
+        request, held_out, progress = self._request.plan, self._data.validation, self._channel.progress
+        rival = trial.rival(
+            models,
+            facts.spec,
+            facts.labels,
+            held_out,
+            request.runtime,
+            lambda share: progress(Step.EXPORT, 0.2 + 0.2 * share, "judging the current release"),
+        )
+        score = trial.score(
+            session,
+            held_out,
+            facts.mean,
+            facts.std,
+            lambda share: progress(Step.EXPORT, 0.4 + 0.2 * share, "judging the deployed file"),
+        )
+        chosen = msgspec.convert(document["plan"]["chosen"], Candidate)
+        # Who imposes knobs that miss the budget has been told so before.
+        budget = Budget() if chosen.feasible is False else request.budget
+
+        def measured() -> Latency:
+            progress(Step.EXPORT, 0.7, "measuring the deployed file")
+            (latency,) = self._priority.normally(lambda: measure([session], FINAL_MEASURE_SECONDS))
+            return latency
+
+        latency = measured()
+        if gate.too_slow(latency, budget):
+            # Something may have disturbed it. Nothing makes a model faster than it is.
+            latency = min(latency, measured(), key=lambda each: each.p95)
+        evidence = gate.Evidence(score.accuracy, score.recall, score.classes, len(held_out), rival, latency)
+        verdict = gate.judge(evidence, self._request.release.margin, budget)
+        if not verdict.inaccurate:
+            return verdict
+        known = [msgspec.convert(each, Candidate) for each in document["plan"]["candidates"]]
+        signature = accuracy_collapse(document["prune"]["layers"], request.method.min_width, chosen, known)
+        return msgspec.structs.replace(verdict, signature=signature)

@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_candidates(parser)
     shared.add_method(parser)
     shared.add_training(parser)
+    shared.add_release(parser)
     shared.add_board(parser)
 
 
@@ -44,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         "method": shared.method(arguments),
         "budget": shared.budget(arguments),
         "training": shared.training(arguments),
+        "release": shared.release(arguments),
         **shared.given(arguments, ("sparsity", "sparsities", "width_multipliers")),
     }
     args = decode_args("specialize", given, board.defaults)
