@@ -22,6 +22,7 @@ from reconvene_agent.core.options import (
     Sparsity,
     TrainingOptions,
 )
+from reconvene_agent.core.shelf import KEPT_BEHIND_CURRENT
 
 MAX_PAYLOAD = 256 * 1024
 
@@ -63,11 +64,23 @@ class CancelArgs(Struct, frozen=True, forbid_unknown_fields=True):
     id: Name | UnsetType = UNSET
 
 
+class RollbackArgs(Struct, frozen=True, forbid_unknown_fields=True):
+    """Arguments of ``rollback``: how many steps; broken releases count as none."""
+
+    steps: Annotated[int, Meta(ge=1, le=KEPT_BEHIND_CURRENT)] = 1
+
+
+class PromoteArgs(Struct, frozen=True, forbid_unknown_fields=True):
+    """Arguments of ``promote``: the release to serve, by its version or the beginning of it."""
+
+    version: Name
+
+
 class PingArgs(Struct, frozen=True, forbid_unknown_fields=True):
     """``ping`` takes no arguments; it answers with the agent's state."""
 
 
-Args = SpecializeArgs | PlanArgs | CancelArgs | PingArgs
+Args = SpecializeArgs | PlanArgs | CancelArgs | RollbackArgs | PromoteArgs | PingArgs
 
 
 class Operation(Struct, frozen=True):
@@ -82,6 +95,8 @@ OPERATIONS: dict[str, Operation] = {
     "specialize": Operation(SpecializeArgs, "Fit the shipped model to this board, train it on local data and deploy it.", True),
     "plan": Operation(PlanArgs, "Find the width multiplier and the sparsity that fit the budget on this board.", True),
     "cancel": Operation(CancelArgs, "Stop the running command, or the one named.", False),
+    "rollback": Operation(RollbackArgs, "Let the model serve that served before.", False),
+    "promote": Operation(PromoteArgs, "Let a release that is kept on the board serve.", False),
     "ping": Operation(PingArgs, "Answer with the agent's state.", False),
 }
 

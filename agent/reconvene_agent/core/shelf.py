@@ -185,6 +185,12 @@ class Shelf:
         with self._held():
             return self._sweep()
 
+    def sweep_half_written(self) -> None:
+        """Remove what was left half-written by runs that were killed."""
+        if self.models.is_dir():
+            with self._held():
+                self._sweep_half_written()
+
     # --- under the lock --------------------------------------------------------------------------------------------------
 
     def _serve(self, served: list[str], by: str = "", fall: Fall | None = None) -> Switch:
