@@ -17,25 +17,20 @@ import msgspec
 import torch
 from torch import nn
 
-from reconvene_agent.core import gate
-from reconvene_agent.core.budget import Budget
 from reconvene_agent.core.errors import AgentError, ErrorCode
-from reconvene_agent.core.gate import Verdict
 from reconvene_agent.core.job import Step
 from reconvene_agent.core.plan import Candidate, Plan, infeasible
 from reconvene_agent.core.protocol import SpecializeRequest
-from reconvene_agent.core.release import Latency
-from reconvene_agent.core.signatures import accuracy_collapse
 from reconvene_agent.worker import memory, tasks
 from reconvene_agent.worker.channel import Channel, StopRequested
 from reconvene_agent.worker.data.dataset import Dataset
 from reconvene_agent.worker.data.load import load
-from reconvene_agent.worker.deploy import parity, release, trial
+from reconvene_agent.worker.deploy import release
 from reconvene_agent.worker.deploy.export import Exporter
-from reconvene_agent.worker.deploy.session import Session, measure, open_session
 from reconvene_agent.worker.models.opened import OpenBundle, open_bundle
 from reconvene_agent.worker.planning.speedup import Dense, Speedup
 from reconvene_agent.worker.priority import Priority
+from reconvene_agent.worker.promotion import Promotion
 from reconvene_agent.worker.reconvene.method import Design, PrunedModel
 from reconvene_agent.worker.training.checkpoint import Checkpoint
 from reconvene_agent.worker.training.judging import accuracy
@@ -47,7 +42,6 @@ from reconvene_agent.worker.work import Work
 
 AMPLE_MB = 1024.0
 """Where training may take less, the libraries of torch's exporter, some 180 MB, are too much to have beside it."""
-PARITY_IMAGES = 64
 COMPARE_SECONDS = 1.0
 FINAL_MEASURE_SECONDS = 2.0
 
@@ -294,74 +288,12 @@ class _Run:
             mean=self._data.mean,
             std=self._data.std,
         )
+        # One that lies there from an attempt that was killed is swept by the next release.
         aside = models / f".{self._work.folder.name}.{os.getpid()}.tmp"
+        promotion = Promotion(self._request, self._data, channel, self._priority, FINAL_MEASURE_SECONDS)
         try:
-            onnx = release.prepare(self._exporter.to_onnx(model), facts, aside)
-            session = self._priority.normally(lambda: open_session(onnx, plan.runtime))
-            images = self._data.normalized(self._data.validation.inputs[:PARITY_IMAGES])
-            difference = parity.check(model, session, images)
-            verdict = self._judge(session, facts, models, document)
-            channel.progress(Step.PROMOTE, 0.0)
-            made, folder = release.promote(aside, models, facts, verdict.evidence.latency, verdict.refused)
+            outcome = promotion.deploy(model, self._exporter.to_onnx(model), facts, aside, document)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-        outcome = {
-            **document,
-            "release": {
-                "path": str(folder),
-                "onnx": str(folder / "model.onnx"),
-                "version": made.version,
-                "bytes": made.onnx_bytes,
-                "sha256": made.onnx_sha256,
-                "precision": made.precision,
-                "latency_ms": msgspec.to_builtins(verdict.evidence.latency),
-            },
-            "gate": verdict.document(),
-            "parity_max_abs_diff": difference,
-        }
-        told = {**outcome["release"], "accuracy": facts.accuracy, "sparsity": facts.sparsity}
-        if verdict.refused:
-            channel.event("refused", {**told, "gate": outcome["gate"]})
-            raise AgentError(verdict.refusal(made.version, models), ErrorCode.VERIFY_FAILED, outcome)
         self._work.remember("outcome", outcome)
-        channel.event("release", told)
         return outcome
-
-    def _judge(self, session: Session, facts: release.Facts, models: Path, document: dict[str, Any]) -> Verdict:
-        """Measure the deployed file, hold it against what serves now, and return whether it has earned its place."""
-        request, held_out, progress = self._request.plan, self._data.validation, self._channel.progress
-        rival = trial.rival(
-            models,
-            facts.spec,
-            facts.labels,
-            held_out,
-            request.runtime,
-            lambda share: progress(Step.EXPORT, 0.2 + 0.2 * share, "judging the current release"),
-        )
-        score = trial.score(
-            session,
-            held_out,
-            facts.mean,
-            facts.std,
-            lambda share: progress(Step.EXPORT, 0.4 + 0.2 * share, "judging the deployed file"),
-        )
-        chosen = msgspec.convert(document["plan"]["chosen"], Candidate)
-        # Who imposes knobs that miss the budget has been told so before.
-        budget = Budget() if chosen.feasible is False else request.budget
-
-        def measured() -> Latency:
-            progress(Step.EXPORT, 0.7, "measuring the deployed file")
-            (latency,) = self._priority.normally(lambda: measure([session], FINAL_MEASURE_SECONDS))
-            return latency
-
-        latency = measured()
-        if gate.too_slow(latency, budget):
-            # Something may have disturbed it. Nothing makes a model faster than it is.
-            latency = min(latency, measured(), key=lambda each: each.p95)
-        evidence = gate.Evidence(score.accuracy, score.recall, score.classes, len(held_out), rival, latency)
-        verdict = gate.judge(evidence, self._request.release.margin, budget)
-        if not verdict.inaccurate:
-            return verdict
-        known = [msgspec.convert(each, Candidate) for each in document["plan"]["candidates"]]
-        signature = accuracy_collapse(document["prune"]["layers"], request.method.min_width, chosen, known)
-        return msgspec.structs.replace(verdict, signature=signature)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,13 +12,17 @@ from msgspec.structs import replace
 
 from reconvene_agent.core import release as releases
 from reconvene_agent.core.errors import AgentError, ErrorCode
+from reconvene_agent.core.job import Step
 from reconvene_agent.core.options import ReleaseOptions
 from reconvene_agent.core.protocol import SpecializeRequest
 from reconvene_agent.core.release import Latency
 from reconvene_agent.core.shelf import Shelf
-from reconvene_agent.worker import memory, pipeline
+from reconvene_agent.worker import memory, pipeline, promotion
+from reconvene_agent.worker.channel import StopRequested
+from reconvene_agent.worker.data.dataset import Dataset
+from reconvene_agent.worker.deploy.session import open_session
 from reconvene_agent.worker.planning import search
-from support.models import ModelSpec, exporter, shipped
+from support.models import RUNTIME, ModelSpec, exporter, shipped
 from support.pictures import digits
 from support.runs import Ear, plan_request, specialize_request
 from support.shelves import serving, tear
@@ -173,7 +178,7 @@ def slow_for(times: int) -> Callable[..., list[Latency]]:
 
 
 def test_a_slow_file_does_not_serve(bundle: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "measure", slow_for(2))
+    monkeypatch.setattr(promotion, "measure", slow_for(2))
     error = refused(specialize_request(bundle, data, tmp_path, plan_request(bundle, None, latency_ms=50.0)))
     assert error.message.startswith(
         "the new release has not earned its place, nothing serves: latency_ms is 80 where 50 is allowed (test); "
@@ -186,7 +191,7 @@ def test_a_slow_file_does_not_serve(bundle: Path, data: Path, tmp_path: Path, mo
 def test_before_it_is_called_slow_it_is_measured_again(
     bundle: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "measure", slow_for(1))
+    monkeypatch.setattr(promotion, "measure", slow_for(1))
     request = specialize_request(bundle, data, tmp_path, plan_request(bundle, None, latency_ms=50.0))
     assert pipeline.specialize(request, Ear())["release"]["latency_ms"]["p95"] == 0.2
 
@@ -225,3 +230,83 @@ def test_a_dense_model_that_does_not_fit_into_memory_is_not_measured(bundle: Pat
 def test_where_nothing_is_pruned_nothing_can_be_faster(bundle: Path, data: Path, tmp_path: Path) -> None:
     document = pipeline.specialize(specialize_request(bundle, data, tmp_path, plan_request(bundle, 0.0)), Ear())
     assert document["prune"]["speedup"]["why_not"] == "nothing is pruned"
+
+
+# --- int8 --------------------------------------------------------------------------------------------------------------------
+
+
+def asking_for_int8(bundle: Path, data: Path, root: Path) -> SpecializeRequest:
+    return replace(specialize_request(bundle, data, root, epochs=5), release=ReleaseOptions(quantize="auto"))
+
+
+def speeds(float32: float, of_int8: float) -> Callable[..., list[Latency]]:
+    """Return a stopwatch that finds these medians where two are timed in turn."""
+
+    def measure(sessions: Sequence[object], _seconds: float) -> list[Latency]:
+        return [Latency(p50, 2 * p50, 30) for p50 in (float32, of_int8)][: len(sessions)]
+
+    return measure
+
+
+def test_int8_is_deployed_where_it_is_faster_and_as_accurate(
+    bundle: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promotion, "measure", speeds(2.0, 1.0))
+    document = pipeline.specialize(asking_for_int8(bundle, data, tmp_path), Ear())
+    weighed, current = document["int8"], releases.current(tmp_path / "models")
+    assert current is not None
+    assert (weighed["deployed"], weighed["why_not"]) == (True, "")
+    assert current.precision == document["release"]["precision"] == "int8"
+    assert weighed["accuracy"]["int8"] > weighed["accuracy"]["float32"] - 0.01 > 0.7
+    assert current.accuracy == pytest.approx(weighed["accuracy"]["int8"], abs=1e-4)
+    assert current.onnx_bytes == weighed["bytes"]["int8"] < 0.6 * weighed["bytes"]["float32"]
+    folder = tmp_path / "models" / current.version
+    assert releases.flaw(folder) == ""
+    assert sorted(path.name for path in folder.iterdir()) == ["model.onnx", "release.json"]
+    notes = open_session(folder / "model.onnx", RUNTIME).get_modelmeta().custom_metadata_map
+    assert (notes["precision"], notes["input_size"]) == ("int8", "64")
+
+
+def test_float32_is_deployed_where_int8_is_not_faster(
+    bundle: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promotion, "measure", speeds(1.0, 1.0))
+    document = pipeline.specialize(asking_for_int8(bundle, data, tmp_path), Ear())
+    assert document["int8"]["why_not"] == "int8 is not faster here: p50 1 ms, p95 2 ms against 1 ms, 2 ms"
+    assert document["release"]["precision"] == "float32"
+    assert document["release"]["bytes"] == document["int8"]["bytes"]["float32"]
+
+
+def test_float32_is_deployed_where_int8_loses_accuracy(
+    bundle: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promotion, "measure", speeds(2.0, 1.0))
+    # Calibrated on inputs that are all alike, it knows nothing of the real ranges.
+    monkeypatch.setattr(Dataset, "sample", lambda self, count, _: (self.normalized(0 * self.train.inputs[:count]) * 1e-3, None))
+    document = pipeline.specialize(asking_for_int8(bundle, data, tmp_path), Ear())
+    assert re.fullmatch(r"int8 loses [0-9.]+ points of accuracy, 1 are allowed", document["int8"]["why_not"])
+    assert document["release"]["precision"] == "float32"
+
+
+def test_what_cannot_be_quantised_is_deployed_as_it_is(
+    bundle: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Dataset, "sample", lambda *_: (np.zeros((4, 7), dtype=np.float32), None))
+    document = pipeline.specialize(asking_for_int8(bundle, data, tmp_path), Ear())
+    assert document["int8"]["deployed"] is False
+    assert document["int8"]["why_not"].startswith("ONNX Runtime cannot quantise it: ")
+    assert document["release"]["precision"] == "float32"
+
+
+def test_a_run_is_stopped_while_it_quantises(bundle: Path, data: Path, tmp_path: Path) -> None:
+    def stop(_step: Step, _fraction: float, note: str) -> None:
+        if note == "calibrating":
+            raise StopRequested("suspend")
+
+    with pytest.raises(StopRequested):
+        pipeline.specialize(asking_for_int8(bundle, data, tmp_path), Ear(stop))
+    assert not list((tmp_path / "models").iterdir())
+
+
+def test_nobody_asks_for_int8_by_default(bundle: Path, data: Path, tmp_path: Path) -> None:
+    assert pipeline.specialize(specialize_request(bundle, data, tmp_path), Ear())["int8"] is None
