@@ -70,3 +70,17 @@ def test_a_margin_is_allowed_to_the_very_input(held_out: int, data: st.DataObjec
     evidence = Evidence((theirs - margin) / held_out, 1.0, 10, held_out, Rival("r0001-00000000", theirs / held_out), FAST)
     assert shortfalls(evidence, margin / held_out, Budget()) == []
     assert shortfalls(replace(evidence, accuracy=(theirs - margin - 1) / held_out), margin / held_out, Budget()) != []
+
+
+@pytest.mark.parametrize(
+    ("changes", "margin", "collapsed"),
+    [
+        ({"accuracy": 0.87}, 0.02, False),
+        ({"accuracy": 0.5}, 0.02, True),
+        ({"accuracy": 0.5}, 0.6, False),
+        ({"recall": 0.1}, 0.02, True),
+        ({"latency": Latency(90.0, 99.0)}, 0.02, False),
+    ],
+)
+def test_a_collapse_is_more_than_a_shortfall(changes: dict[str, object], margin: float, collapsed: bool) -> None:
+    assert judge(replace(GOOD, **changes), margin, Budget(latency_ms=Limit(2.0, "test"))).collapsed is collapsed

@@ -19,6 +19,8 @@ from reconvene_agent.core.signatures import Signature
 
 ENOUGH_TO_TELL = 100
 """Held-out inputs from which on it is no accident when a model is no better than guessing."""
+COLLAPSE = 0.1
+"""So far below the rival's an accuracy is not merely worse: something has failed."""
 NOISE = 1.05
 """By this factor may a latency be over its limit: no two measurements agree."""
 
@@ -49,11 +51,11 @@ class Evidence(Struct, frozen=True):
     latency: Latency
 
 
-def collapsed(evidence: Evidence) -> bool:
+def guesses(evidence: Evidence) -> bool:
     """Whether a model tells the classes apart no better than one that always names the same: by a standard error at most."""
-    guessing = 1 / evidence.classes
-    error = math.sqrt(guessing * (1 - guessing) / evidence.held_out)
-    return evidence.held_out >= ENOUGH_TO_TELL and evidence.classes > 1 and evidence.recall <= guessing + error
+    share = 1 / evidence.classes
+    error = math.sqrt(share * (1 - share) / evidence.held_out)
+    return evidence.held_out >= ENOUGH_TO_TELL and evidence.classes > 1 and evidence.recall <= share + error
 
 
 def too_slow(latency: Latency, budget: Budget) -> list[str]:
@@ -72,13 +74,15 @@ class Verdict(Struct, frozen=True):
     Attributes:
         margin: by how much the accuracy may be below the rival's.
         inaccurate, slow: why the release has not earned its place, a line each; empty when it has.
-        signature: the failure that was recognised.
+        collapsed: whether the accuracy is so low that something must have failed.
+        signature: what did, where it was recognised.
     """
 
     evidence: Evidence
     margin: float
     inaccurate: tuple[str, ...] = ()
     slow: tuple[str, ...] = ()
+    collapsed: bool = False
     signature: Signature | None = None
 
     @property
@@ -112,21 +116,18 @@ class Verdict(Struct, frozen=True):
 
 def judge(evidence: Evidence, margin: float, budget: Budget) -> Verdict:
     """Return the verdict on a release."""
-    return Verdict(evidence, margin, tuple(_inaccurate(evidence, margin)), tuple(too_slow(evidence.latency, budget)))
-
-
-def _inaccurate(evidence: Evidence, margin: float) -> list[str]:
-    found, rival = [], evidence.rival
-    if collapsed(evidence):
+    guessed, rival = guesses(evidence), evidence.rival
+    below = rival.accuracy - evidence.accuracy if rival is not None and rival.accuracy is not None else 0.0
+    found = []
+    if guessed:
         found.append(
             f"it recognises {evidence.recall:.1%} of each class on average, which is guessing among {evidence.classes} classes"
         )
-    if rival is not None and rival.accuracy is not None:
-        below = rival.accuracy - evidence.accuracy
-        # The smallest step of an accuracy is one input; less than a thousandth of it is the arithmetic's.
-        if below > margin + 1e-3 / evidence.held_out:
-            found.append(
-                f"its accuracy of {evidence.accuracy:.1%} is {100 * below:.1f} points below the "
-                f"{rival.accuracy:.1%} of {rival.version}, which serves now; {100 * margin:g} are allowed"
-            )
-    return found
+    # The smallest step of an accuracy is one input; less than a thousandth of it is the arithmetic's.
+    if rival is not None and rival.accuracy is not None and below > margin + 1e-3 / evidence.held_out:
+        found.append(
+            f"its accuracy of {evidence.accuracy:.1%} is {100 * below:.1f} points below the "
+            f"{rival.accuracy:.1%} of {rival.version}, which serves now; {100 * margin:g} are allowed"
+        )
+    collapsed = bool(found) and (guessed or below > COLLAPSE)
+    return Verdict(evidence, margin, tuple(found), tuple(too_slow(evidence.latency, budget)), collapsed)

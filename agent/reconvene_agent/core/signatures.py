@@ -1,6 +1,7 @@
 """The ways in which the method is known to fail: each with a name, what it was seen by, and what to do about it. Pure.
 
-Documents are those of ``core.plan`` and of the pruned layers, as results and events hold them.
+The third one, memory that does not suffice, is the error NO_MEMORY with the figure that was missing. Documents are those of
+``core.plan`` and of the pruned layers, as results and events hold them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from msgspec import Struct
 from reconvene_agent.core.plan import Candidate, named
 from reconvene_agent.core.release import Latency
 
-Name = Literal["accuracy_collapse", "no_speedup", "out_of_memory"]
+Name = Literal["accuracy_collapse", "no_speedup"]
 
 FASTER = 1.05
 """The pruned model's median must be better than the dense one's by this factor to count as faster."""

@@ -149,7 +149,7 @@ class Promotion:
         score = deployed.score
         evidence = gate.Evidence(score.accuracy, score.recall, score.classes, len(held_out), rival, latency)
         verdict = gate.judge(evidence, self._request.release.margin, budget)
-        if not verdict.inaccurate:
+        if not verdict.collapsed:
             return verdict
         known = [msgspec.convert(each, Candidate) for each in document["plan"]["candidates"]]
         signature = accuracy_collapse(document["prune"]["layers"], request.method.min_width, chosen, known)
