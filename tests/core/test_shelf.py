@@ -223,6 +223,17 @@ def test_a_current_that_points_nowhere_is_mended(tmp_path: Path, target: str | N
     assert serving(tmp_path) == two
 
 
+def test_a_current_that_points_nowhere_is_mended_without_notes_too(tmp_path: Path) -> None:
+    one = publish(tmp_path, 1)
+    refuse(tmp_path, 2)
+    (tmp_path / NOTES).unlink()
+    (tmp_path / CURRENT).unlink()
+    (tmp_path / CURRENT).symlink_to("gone")
+    fall = Shelf(tmp_path).check()
+    assert fall is not None
+    assert fall.after == one == serving(tmp_path)
+
+
 def test_where_nothing_is_whole_nothing_is_changed(tmp_path: Path) -> None:
     one, two = filled(tmp_path, 2)
     refuse(tmp_path, 3)

@@ -126,5 +126,5 @@ def test_a_switch_where_nothing_can_be_written_is_told(models: Path) -> None:
     models.write_bytes(b"a file")
     done = Keeper(models).switch(do.SwitchRelease("rollback/1", "x", 1))
     assert done.switch is None
-    assert "holds no releases: Not a directory" in done.detail
+    assert "holds no releases: it is no folder" in done.detail
     assert Keeper(models).read().release is None

@@ -7,7 +7,6 @@ the folder's lock.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from msgspec import Struct
 from reconvene_agent.core import atomic, release
 from reconvene_agent.core.decoding import from_json
 from reconvene_agent.core.errors import AgentError, ErrorCode, UsageError
+from reconvene_agent.core.locking import locked
 
 NOTES = "shelf.json"
 KEPT_BEHIND_CURRENT = 2
@@ -254,7 +254,8 @@ class Shelf:
         serving, present = self.serving, release.versions(self.models)
         served = [version for version in notes.served if version in present]
         if serving is None:
-            return served
+            lost = not served and os.path.lexists(self.models / release.CURRENT)
+            return [version for version in present if not self._refused(version)] if lost else served
         if serving in served:
             return served[: served.index(serving) + 1]
         if not served:
@@ -265,12 +266,7 @@ class Shelf:
     @contextmanager
     def _held(self) -> Iterator[None]:
         """Hold the folder against everybody else who changes it."""
-        try:
-            folder = os.open(self.models, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError as error:
-            raise UsageError(f"{self.models} holds no releases: {error.strerror}") from error
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX)
+        if not self.models.is_dir():
+            raise UsageError(f"{self.models} holds no releases: it is no folder")
+        with locked(self.models):
             yield
-        finally:
-            os.close(folder)
