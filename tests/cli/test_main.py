@@ -40,16 +40,18 @@ def test_help_names_every_command(cli: Cli) -> None:
     assert all(f" {name} {text}" in words for name, text in COMMANDS.items())
 
 
-CONFIGLESS = {("profiles",), ("demo",), ("bundle",), ("bundle", "verify")}
+CONFIGLESS = {("profiles",), ("demo",), ("bundle",), ("bundle", "verify"), ("models",)}
 
 
-@pytest.mark.parametrize("words", [*((name,) for name in COMMANDS), ("bundle", "create"), ("bundle", "verify")], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [*((name,) for name in COMMANDS), ("bundle", "create"), ("bundle", "verify"), ("models", "list")], ids=" ".join
+)
 def test_every_command_explains_itself(words: tuple[str, ...], cli: Cli) -> None:
     told = cli(*words, "--help")
     assert (told.code, told.err) == (0, "")
     assert told.out.startswith(f"usage: reconvene-agent {' '.join(words)} ")
     assert ("--config" in told.out) is (words not in CONFIGLESS)
-    if words not in {("run",), ("bundle",)}:
+    if words not in {("run",), ("bundle",), ("models",)}:
         assert "exactly one JSON document" in told.out
 
 

@@ -44,7 +44,8 @@ def test_what_a_command_leaves_out_comes_from_the_configuration() -> None:
 
 
 def test_names_that_nobody_configured_are_no_defaults() -> None:
-    assert Board(Config(), profile(), device()).defaults.keys() == {"sparsities", "width_multipliers", "method", "training"}
+    named = {"sparsities", "width_multipliers", "method", "training", "release"}
+    assert Board(Config(), profile(), device()).defaults.keys() == named
 
 
 def test_narrowed_widths_are_rounded_as_the_profile_says() -> None:

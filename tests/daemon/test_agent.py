@@ -34,7 +34,7 @@ def published(bench: AgentBench, topic: str) -> list[dict[str, Any]]:
 def test_at_the_start_the_board_is_probed_and_the_release_looked_up(bench: AgentBench) -> None:
     bench.post(events.Tick())
     assert len(bench.done(do.Sample)) == 1
-    assert len(bench.done(do.ReadRelease)) == 1
+    assert len(bench.done(do.ReadRelease)) == 2, "at the start, and whenever the board is probed"
     assert bench.done(do.Remember)[0].document["state"] == "idle"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from reconvene_agent.core.budget import Budget, Limit
 from reconvene_agent.core.job import Step
-from reconvene_agent.core.options import MethodOptions, TrainingOptions
+from reconvene_agent.core.options import MethodOptions, ReleaseOptions, TrainingOptions
 from reconvene_agent.core.protocol import Happening, PlanRequest, PredictRequest, Progress, Request, SpecializeRequest, Upward
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerProcess, WorkerSaid
 from support.models import RUNTIME
@@ -114,7 +114,8 @@ def plan_request(bundle: Path, sparsity: float | None = 0.9, **limits: float) ->
 def specialize_request(
     bundle: Path, data: Path, root: Path, plan: PlanRequest | None = None, **training: object
 ) -> SpecializeRequest:
-    """Return the request for a run whose work and models lie below ``root``."""
+    """Return the request for a run whose work and models lie below ``root``; a release may be of any accuracy."""
     settings = {"epochs": 2, "batch": 32, "learning_rate": 0.05, **training}
     options = TrainingOptions(**settings)
-    return SpecializeRequest(plan or plan_request(bundle), options, str(data), str(root / "work"), str(root / "models"))
+    work, models = str(root / "work"), str(root / "models")
+    return SpecializeRequest(plan or plan_request(bundle), options, str(data), work, models, ReleaseOptions(margin=1.0))

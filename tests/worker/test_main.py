@@ -254,7 +254,7 @@ def refused_memory() -> Exception:
         (AgentError("told", ErrorCode.BAD_DATA), ErrorCode.BAD_DATA, "told"),
         (StopRequested("cancel"), ErrorCode.CANCELED, "canceled on request"),
         (MemoryError(), ErrorCode.NO_MEMORY, "ran out of memory"),
-        (refused_memory(), ErrorCode.NO_MEMORY, "ran out of memory"),
+        (refused_memory(), ErrorCode.NO_MEMORY, "ran out of memory, 4398046511104 MiB more were needed"),
         (RuntimeError("std::bad_alloc"), ErrorCode.NO_MEMORY, "ran out of memory"),
         (OSError(28, "No space left on device"), ErrorCode.NO_DISK, "no space left on the disk while working"),
         (OSError(122, "Disk quota exceeded"), ErrorCode.NO_DISK, "no space left"),

@@ -45,6 +45,8 @@ _TRAINING_HELP = {
     "validation": "share held out where the data have no held-out part",
     "seed": "decides data order and augmentation",
 }
+_RELEASE_HELP = {"margin": "by how much the accuracy may be below that of what serves now, 0 to 1"}
+_RELEASE_CHOICES = {"quantize": (options.Quantize, "deploy int8 where that is faster here and as accurate")}
 _BUDGET_HELP = {
     "latency_ms": "p95 of one inference, in milliseconds",
     "latency_p50_ms": "median of one inference, in milliseconds",
@@ -146,6 +148,15 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         group.add_argument(flag(name), choices=get_args(kind), help=text)
 
 
+def add_release(parser: argparse.ArgumentParser) -> None:
+    """Add what a release must be; defaults come from the configuration."""
+    group = parser.add_argument_group("release")
+    for name, text in _RELEASE_HELP.items():
+        group.add_argument(flag(name), type=number, metavar="N", help=text)
+    for name, (kind, text) in _RELEASE_CHOICES.items():
+        group.add_argument(flag(name), choices=get_args(kind), help=text)
+
+
 def add_budget(parser: argparse.ArgumentParser) -> None:
     """Add the limits; those not given come from configuration and profile."""
     group = parser.add_argument_group("budget")
@@ -161,6 +172,11 @@ def method(arguments: argparse.Namespace) -> dict[str, Any]:
 def training(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return what was said of training."""
     return given(arguments, (*_TRAINING_HELP, *_TRAINING_CHOICES))
+
+
+def release(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what was said of the release."""
+    return given(arguments, (*_RELEASE_HELP, *_RELEASE_CHOICES))
 
 
 def budget(arguments: argparse.Namespace) -> dict[str, Any]:

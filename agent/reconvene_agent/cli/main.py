@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "plan": "find the width and the sparsity that fit the budget",
     "prune": "prune a bundle at initialisation",
     "specialize": "plan, prune, train and deploy, without the agent",
+    "models": "the releases on this board: list, show, promote, roll back",
     "predict": "classify images with a deployed model",
     "bench": "time a bundle's dense model against a small one",
     "bundle": "create or verify a bundle",

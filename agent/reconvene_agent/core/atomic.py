@@ -56,10 +56,14 @@ def write_with(path: Path, fill: Callable[[Path], None]) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what writers that were killed have left half-written in ``folder``."""
+    """Remove the files and folders that writers that were killed have left half-written in ``folder``."""
     for aside in folder.glob(".*.tmp"):
         owner = aside.name.split(".")[-2]
-        if owner.isdecimal() and not Path("/proc", owner).exists():
+        if not owner.isdecimal() or Path("/proc", owner).exists():
+            continue
+        if aside.is_dir() and not aside.is_symlink():
+            remove_tree(aside)
+        else:
             aside.unlink(missing_ok=True)
 
 

@@ -24,6 +24,7 @@ from reconvene_agent.core.options import (
     Candidates,
     MethodOptions,
     Multipliers,
+    ReleaseOptions,
     TrainingOptions,
 )
 
@@ -123,6 +124,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     budget: BudgetLimits = BudgetLimits()
     method: MethodOptions = MethodOptions()
     training: TrainingOptions = TrainingOptions()
+    release: ReleaseOptions = ReleaseOptions()
 
     @property
     def device_id(self) -> str:

@@ -27,6 +27,7 @@ class ErrorCode(str, Enum):
     BAD_BUNDLE = "BAD_BUNDLE"
     DIVERGED = "DIVERGED"
     EXPORT_MISMATCH = "EXPORT_MISMATCH"
+    VERIFY_FAILED = "VERIFY_FAILED"
     TIMED_OUT = "TIMED_OUT"
     CANCELED = "CANCELED"
     INTERRUPTED = "INTERRUPTED"
@@ -74,6 +75,7 @@ EXIT_CODES: dict[ErrorCode, int] = {
     ErrorCode.OOM_KILLED: 7,
     ErrorCode.DIVERGED: 8,
     ErrorCode.EXPORT_MISMATCH: 8,
+    ErrorCode.VERIFY_FAILED: 8,
     ErrorCode.BUSY: 9,
     ErrorCode.EXPIRED: 9,
     ErrorCode.CLOCK_UNSYNCED: 9,

@@ -18,9 +18,11 @@ from reconvene_agent.core.options import (
     Candidates,
     MethodOptions,
     Multipliers,
+    ReleaseOptions,
     Sparsity,
     TrainingOptions,
 )
+from reconvene_agent.core.shelf import KEPT_BEHIND_CURRENT
 
 MAX_PAYLOAD = 256 * 1024
 
@@ -50,9 +52,10 @@ class PlanArgs(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SpecializeArgs(PlanArgs, frozen=True, forbid_unknown_fields=True):
-    """Arguments of ``specialize``: those of ``plan``, and how to train."""
+    """Arguments of ``specialize``: those of ``plan``, how to train, and what a release must be."""
 
     training: TrainingOptions = TrainingOptions()
+    release: ReleaseOptions = ReleaseOptions()
 
 
 class CancelArgs(Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,11 +64,23 @@ class CancelArgs(Struct, frozen=True, forbid_unknown_fields=True):
     id: Name | UnsetType = UNSET
 
 
+class RollbackArgs(Struct, frozen=True, forbid_unknown_fields=True):
+    """Arguments of ``rollback``: how many steps; broken releases count as none."""
+
+    steps: Annotated[int, Meta(ge=1, le=KEPT_BEHIND_CURRENT)] = 1
+
+
+class PromoteArgs(Struct, frozen=True, forbid_unknown_fields=True):
+    """Arguments of ``promote``: the release to serve, by its version or the beginning of it."""
+
+    version: Name
+
+
 class PingArgs(Struct, frozen=True, forbid_unknown_fields=True):
     """``ping`` takes no arguments; it answers with the agent's state."""
 
 
-Args = SpecializeArgs | PlanArgs | CancelArgs | PingArgs
+Args = SpecializeArgs | PlanArgs | CancelArgs | RollbackArgs | PromoteArgs | PingArgs
 
 
 class Operation(Struct, frozen=True):
@@ -80,6 +95,8 @@ OPERATIONS: dict[str, Operation] = {
     "specialize": Operation(SpecializeArgs, "Fit the shipped model to this board, train it on local data and deploy it.", True),
     "plan": Operation(PlanArgs, "Find the width multiplier and the sparsity that fit the budget on this board.", True),
     "cancel": Operation(CancelArgs, "Stop the running command, or the one named.", False),
+    "rollback": Operation(RollbackArgs, "Let the model serve that served before.", False),
+    "promote": Operation(PromoteArgs, "Let a release that is kept on the board serve.", False),
     "ping": Operation(PingArgs, "Answer with the agent's state.", False),
 }
 
@@ -152,7 +169,7 @@ def decode_envelope(message: dict[str, Any]) -> Envelope:
 
 
 def decode_args(op: str, args: dict[str, Any], defaults: dict[str, Any]) -> Args:
-    """Validate an operation's arguments, with ``defaults`` for what they leave out (method and training: field by field).
+    """Validate an operation's arguments, with ``defaults`` for what they leave out (of sections: field by field).
 
     Raises:
         UsageError: UNSUPPORTED for an unknown operation, SCHEMA for arguments that do not fit.
@@ -161,7 +178,7 @@ def decode_args(op: str, args: dict[str, Any], defaults: dict[str, Any]) -> Args
         raise UsageError(f"operation {op!r} is not known; there are: {', '.join(OPERATIONS)}", ErrorCode.UNSUPPORTED)
     kind = OPERATIONS[op].args
     merged = {name: value for name, value in defaults.items() if name in kind.__struct_fields__} | args
-    for name in ("method", "training"):
+    for name in ("method", "training", "release"):
         if isinstance(args.get(name), dict) and name in defaults:
             merged[name] = {**defaults[name], **args[name]}
     try:

@@ -22,6 +22,7 @@ Trunk = Literal["keep", "prune"]
 Augment = Literal["auto", "none", "shift", "shift-flip", "jitter"]
 Schedule = Literal["onecycle", "cosine"]
 Balance = Literal["auto", "never"]
+Quantize = Literal["auto", "never"]
 PrecisionChoice = Literal["auto", "float32", "bfloat16"]
 
 
@@ -84,6 +85,18 @@ class TrainingOptions(Struct, frozen=True, forbid_unknown_fields=True):
     augment: Augment = "auto"
     validation: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.2
     seed: Seed = 0
+
+
+class ReleaseOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a release must be to serve (docs/releases.md).
+
+    Attributes:
+        margin: by how much its accuracy may be below that of what serves now, both on the same held-out inputs, 0 to 1.
+        quantize: ``auto`` deploys int8 where that is faster here and as accurate; ``never`` deploys float32.
+    """
+
+    margin: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.02
+    quantize: Quantize = "never"
 
 
 DEFAULT_SPARSITIES: tuple[float, ...] = (0.0, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98)

@@ -15,7 +15,7 @@ from reconvene_agent.core.budget import Budget
 from reconvene_agent.core.decoding import from_json
 from reconvene_agent.core.errors import ErrorCode
 from reconvene_agent.core.job import Step
-from reconvene_agent.core.options import MethodOptions, TrainingOptions
+from reconvene_agent.core.options import MethodOptions, ReleaseOptions, TrainingOptions
 
 VERSION = 1
 MAX_LINE = 1 << 20
@@ -84,6 +84,7 @@ class SpecializeRequest(Struct, frozen=True, tag="specialize"):
     data: str
     work: str
     models: str
+    release: ReleaseOptions = ReleaseOptions()
 
 
 class PredictRequest(Struct, frozen=True, tag="predict"):

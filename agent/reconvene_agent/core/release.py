@@ -1,12 +1,13 @@
-"""Releases on disk: folders with a manifest, ``current`` pointing at one; and how to find the one that serves.
+"""Releases on disk: folders with a manifest, ``current`` pointing at one; how to find one, and whether it is whole.
 
-A release folder is complete from the moment it has its name: it was written aside, synced and renamed.
+A release folder is complete from the moment it has its name: it was written aside, synced and renamed (``core.shelf``).
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -20,7 +21,9 @@ from reconvene_agent.core.options import MethodOptions
 ONNX = "model.onnx"
 MANIFEST = "release.json"
 CURRENT = "current"
-KEPT_BEHIND_CURRENT = 2
+
+
+Precision = Literal["float32", "int8"]
 
 
 class Latency(Struct, frozen=True):
@@ -49,6 +52,8 @@ class Release(Struct, frozen=True):
         mean, std: per input channel or feature, of pixels scaled to 0..1; what an application must normalise with.
         onnx_sha256, onnx_bytes: the deployed file.
         created: UTC, RFC 3339.
+        precision: of the deployed file's weights and activations.
+        refused: why it did not earn its place when it was made, a line each; such a release serves only if somebody says so.
     """
 
     version: str
@@ -69,6 +74,8 @@ class Release(Struct, frozen=True):
     std: tuple[float, ...]
     onnx_sha256: str
     onnx_bytes: int
+    precision: Precision = "float32"
+    refused: tuple[str, ...] = ()
 
 
 _VERSION = re.compile(r"r\d{4,9}-[0-9a-f]{8}")
@@ -108,12 +115,37 @@ def current(models: Path) -> Release | None:
         return None
 
 
+def flaw(folder: Path) -> str:
+    """Return what is wrong with a release: its manifest, or a file that is not the one that was deployed; empty: it is whole.
+
+    The file's size is compared first, then its SHA-256, read piece by piece.
+    """
+    onnx = folder / ONNX
+    try:
+        release = read(folder)
+        size = onnx.stat().st_size
+        if size != release.onnx_bytes:
+            return f"{onnx} has {size} bytes, not the {release.onnx_bytes} that were deployed"
+        if atomic.sha256(onnx) != release.onnx_sha256:
+            return f"{onnx} is not the file that was deployed"
+    except UsageError as error:
+        return error.message
+    except OSError as error:
+        return f"{onnx} cannot be read: {error.strerror or error}"
+    return ""
+
+
+def is_version(name: str) -> bool:
+    """Whether a folder of this name is a release."""
+    return _VERSION.fullmatch(name) is not None
+
+
 def versions(models: Path) -> list[str]:
     """Return the releases below a models folder, oldest first."""
     if not models.is_dir():
         return []
     found = [path.name for path in models.iterdir() if not path.is_symlink() and (path / MANIFEST).is_file()]
-    return sorted((name for name in found if _VERSION.fullmatch(name)), key=_number)
+    return sorted(filter(is_version, found), key=_number)
 
 
 def _number(version: str) -> int:
@@ -132,31 +164,3 @@ def version_for(models: Path, onnx_sha256: str) -> str:
             return version
     last = _number(present[-1]) if present else 0
     return f"r{last + 1:04d}-{suffix}"
-
-
-def publish(aside: Path, models: Path, version: str) -> Path:
-    """Give a finished release folder its name below ``models`` and point ``current`` at it.
-
-    Doing it again is harmless, so a run that was cut off between the two steps can simply repeat them.
-    """
-    final = models / version
-    if final.exists():
-        atomic.remove_tree(aside)
-    else:
-        with atomic.full_disk_is_no_disk(f"storing the release in {models}"):
-            atomic.sync_tree(aside)
-            aside.rename(final)
-            atomic.sync_folder(models)
-    atomic.point_link(models / CURRENT, version)
-    return final
-
-
-def sweep(models: Path) -> list[str]:
-    """Remove all releases but the current one, newer ones and the two before it; return the removed versions."""
-    serving = (models / CURRENT).resolve().name
-    present = versions(models)
-    older = present[: present.index(serving)] if serving in present else []
-    removed = older[:-KEPT_BEHIND_CURRENT]
-    for version in removed:
-        atomic.remove_tree(models / version)
-    return removed

@@ -57,6 +57,7 @@ class Board(msgspec.Struct, frozen=True):
             "width_multipliers": specialize.width_multipliers,
             "method": self.config.method,
             "training": self.config.training,
+            "release": self.config.release,
         }
         return {**named, **msgspec.to_builtins(settings)}
 
@@ -95,4 +96,4 @@ class Board(msgspec.Struct, frozen=True):
     ) -> SpecializeRequest:
         """Return the request for a whole run: the plan, then training on ``data``, a release below ``models``."""
         plan = self.plan_request(bundle, args, asked_by, args.training.batch, data)
-        return SpecializeRequest(plan=plan, training=args.training, data=str(data), work=str(work), models=str(models))
+        return SpecializeRequest(plan, args.training, str(data), str(work), str(models), args.release)

@@ -15,11 +15,11 @@ from reconvene_agent.core.device import Device
 from reconvene_agent.core.errors import UsageError
 from reconvene_agent.core.job import Command
 from reconvene_agent.core.messages import decode_object
-from reconvene_agent.core.release import Release
 from reconvene_agent.daemon import announce, events, reports, status
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon.alarms import Alarms
 from reconvene_agent.daemon.commands import Commands
+from reconvene_agent.daemon.deployed import Deployed
 from reconvene_agent.daemon.effects import Effect
 from reconvene_agent.daemon.events import Event
 from reconvene_agent.daemon.identity import Identity
@@ -50,7 +50,7 @@ class Agent:
         self._sample_at = now.mono
         self._tidy_at = now.mono
         self._device: Device | None = None
-        self._release: Release | None = None
+        self._deployed = Deployed(identity, self._alarms)
         self._quitting = False
         commands = self._commands
         self._handlers: dict[type[Event], Callable[[Any, Now], Effects]] = {
@@ -63,6 +63,7 @@ class Agent:
             events.JournalFailed: commands.journal_failed,
             events.Sampled: self._on_sampled,
             events.ReleaseRead: self._on_release_read,
+            events.ReleaseSwitched: commands.release_switched,
             events.StatusAsked: self._on_status_asked,
             events.StopAsked: lambda _event, now: commands.stop_for_shutdown(now),
             events.Tick: self._on_tick,
@@ -100,7 +101,7 @@ class Agent:
             self._commands.state,
             self._broker,
             self._commands.running,
-            self._release,
+            self._deployed.release,
             self._device,
             self._alarms.problems,
         )
@@ -124,6 +125,8 @@ class Agent:
         if now.mono >= self._sample_at:
             self._sample_at = now.mono + self._config.telemetry.interval_s
             yield do.Sample()
+            # Somebody on the board may have switched it.
+            yield do.ReadRelease()
         if now.mono >= self._tidy_at:
             self._tidy_at = now.mono + TIDY_EVERY_S
             yield from self._commands.tidy(now, self._announced)
@@ -136,10 +139,11 @@ class Agent:
             yield announce.twin(self._identity, "hardware", announce.hardware(event.device))
         yield reports.measurement(self._topics, "system", event.figures, now.wall)
 
-    def _on_release_read(self, event: events.ReleaseRead, _now: Now) -> Effects:
-        if event.release != self._release and event.release is not None:
-            yield announce.twin(self._identity, "model", announce.model(event.release))
-        self._release = event.release
+    def _on_release_read(self, event: events.ReleaseRead, now: Now) -> Effects:
+        news = list(self._deployed.read(event, now))
+        yield from news
+        if news:
+            yield do.Remember(self.status(now))
 
     def _on_status_asked(self, event: events.StatusAsked, now: Now) -> Effects:
         yield do.Answer(event.ticket, self.status(now))
@@ -167,8 +171,7 @@ class Agent:
         yield announce.twin(self._identity, "config", self._config.public())
         if self._device is not None:
             yield announce.twin(self._identity, "hardware", announce.hardware(self._device))
-        if self._release is not None:
-            yield announce.twin(self._identity, "model", announce.model(self._release))
+        yield from self._deployed.announce()
         yield from self._alarms.announce()
         yield from self._commands.announce()
         yield do.Remember(self.status(now))

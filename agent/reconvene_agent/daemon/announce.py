@@ -65,6 +65,7 @@ def model(release: Release) -> dict[str, Any]:
         "architecture": release.model.architecture,
         "bundle": release.bundle,
         "sparsity": release.sparsity,
+        "precision": release.precision,
         "bytes": release.onnx_bytes,
         "sha256": release.onnx_sha256,
         "params": release.params,

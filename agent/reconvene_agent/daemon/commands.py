@@ -11,10 +11,10 @@ from reconvene_agent.core.clock import Now
 from reconvene_agent.core.config import Config
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.job import Command, Status, Step, advance, payload
-from reconvene_agent.core.messages import OPERATIONS, CancelArgs, decode_args
+from reconvene_agent.core.messages import OPERATIONS, CancelArgs, PromoteArgs, RollbackArgs, decode_args
 from reconvene_agent.core.protocol import Happening
 from reconvene_agent.core.topics import CommandTopic
-from reconvene_agent.daemon import announce, events, intake, reports
+from reconvene_agent.daemon import announce, deployed, events, intake, reports
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon.book import CommandBook, envelope_of, expired, waits_for
 from reconvene_agent.daemon.effects import Effect
@@ -137,6 +137,9 @@ class Commands:
         for command in self._book.unfinished():
             if command.status is not Status.EXECUTING:
                 continue
+            if not OPERATIONS[command.op].is_job:
+                yield from self._switch_release(command, now)
+                continue
             if self.running is not None or command.attempt >= self._limits.attempts:
                 detail = f"the agent stopped during this run; {command.attempt} of {self._limits.attempts} attempts are used up"
                 yield from self._finish(failed(command, ErrorCode.INTERRUPTED, detail, now))
@@ -181,6 +184,11 @@ class Commands:
         executing = advance(command, now.wall, Status.EXECUTING, attempt=1)
         try:
             args = decode_args(command.op, envelope_of(command).args, self._defaults)
+            if isinstance(args, (RollbackArgs, PromoteArgs)):
+                self._book.put(executing)
+                yield do.Save(executing, first=True)
+                yield from self._switch_release(executing, now)
+                return
             if isinstance(args, CancelArgs):
                 result, effects = self._cancel(args, executing.label, now)
             else:
@@ -190,6 +198,30 @@ class Commands:
             return
         yield from effects
         yield from self._finish(advance(executing, now.wall, Status.SUCCESSFUL, progress=1.0, result=result))
+
+    def _switch_release(self, command: Command, now: Now) -> Effects:
+        """Have another release serve; the outcome comes back as an event."""
+        try:
+            args = decode_args(command.op, envelope_of(command).args, self._defaults)
+        except AgentError as error:
+            yield from self._finish(failed(command, error.code, error.message, now))
+            return
+        assert isinstance(args, (RollbackArgs, PromoteArgs))
+        # An id may come again once it is forgotten; this name does not.
+        by = f"{command.label} {command.received_at:.6f}"
+        yield do.SwitchRelease(command.label, by, args.version if isinstance(args, PromoteArgs) else args.steps)
+
+    def release_switched(self, event: events.ReleaseSwitched, now: Now) -> Effects:
+        """Finish the command that asked for another release."""
+        command = self._book.get(event.label)
+        if command is None or command.status is not Status.EXECUTING:
+            return
+        if event.switch is None:
+            yield from self._finish(failed(command, event.code, event.detail, now))
+            return
+        yield deployed.switched(self._identity, command.label, event, now.wall)
+        yield from self._finish(advance(command, now.wall, Status.SUCCESSFUL, progress=1.0, result=deployed.told(event)))
+        yield do.ReadRelease()
 
     def _publish(self, command: Command) -> Effect:
         token = command.label if command.status.terminal else ""
@@ -207,6 +239,8 @@ class Commands:
         if self.running is not None and target.label == self.running.command.label:
             effects = list(self._stop_run("canceled", now))
             return {"canceled": target.label if self.running.stop_reason == "canceled" else None}, effects
+        if target.status is Status.EXECUTING:
+            return {"canceled": None}, []  # a release is being switched, which nothing stops any more
         gone = failed(target, ErrorCode.CANCELED, "canceled before it started", now)
         return {"canceled": target.label}, list(self._finish(gone))
 

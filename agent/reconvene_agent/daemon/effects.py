@@ -72,7 +72,18 @@ class Sample(Struct, frozen=True):
 
 
 class ReadRelease(Struct, frozen=True):
-    """Look up the current release."""
+    """Look up the current release, and prove that it is whole."""
+
+
+class SwitchRelease(Struct, frozen=True):
+    """Let another release serve, for the command ``label``: the one of a version, or the one so many steps back.
+
+    ``by`` names the command for ever, so that it is done once.
+    """
+
+    label: str
+    by: str
+    to: str | int
 
 
 class Answer(Struct, frozen=True):
@@ -110,6 +121,7 @@ Effect = (
     | Clean
     | Sample
     | ReadRelease
+    | SwitchRelease
     | Answer
     | Remember
     | Log

@@ -9,6 +9,7 @@ from msgspec import Struct
 from reconvene_agent.core.device import Device
 from reconvene_agent.core.errors import ErrorCode
 from reconvene_agent.core.release import Release
+from reconvene_agent.core.shelf import Fall, Switch
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
 
 
@@ -72,9 +73,25 @@ class Sampled(Struct, frozen=True):
 
 
 class ReleaseRead(Struct, frozen=True):
-    """The current release, looked up on disk."""
+    """The current release, looked up on disk and proved.
+
+    Attributes:
+        problem: one line about a release that is broken, while that matters.
+        fell: the release that has just been found broken, and what serves in its place.
+    """
 
     release: Release | None
+    problem: str = ""
+    fell: Fall | None = None
+
+
+class ReleaseSwitched(Struct, frozen=True):
+    """What came of a switch for the command ``label``: it was made, or why it was not."""
+
+    label: str
+    switch: Switch | None
+    code: ErrorCode = ErrorCode.INTERNAL
+    detail: str = ""
 
 
 class StatusAsked(Struct, frozen=True):
@@ -101,6 +118,7 @@ Event = (
     | JournalFailed
     | Sampled
     | ReleaseRead
+    | ReleaseSwitched
     | StatusAsked
     | StopAsked
     | Tick

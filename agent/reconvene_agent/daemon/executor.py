@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from reconvene_agent.core import atomic, release
+from reconvene_agent.core import atomic
 from reconvene_agent.core.config import Config
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.job import Command
@@ -20,6 +20,7 @@ from reconvene_agent.daemon.database import DatabaseFullError
 from reconvene_agent.daemon.effects import Effect
 from reconvene_agent.daemon.inbox import Inbox
 from reconvene_agent.daemon.journal import Journal
+from reconvene_agent.daemon.keeper import Keeper
 from reconvene_agent.daemon.mqtt import Connection
 from reconvene_agent.daemon.outbox import Outbox
 from reconvene_agent.daemon.probe.device import probe_device
@@ -49,6 +50,7 @@ class Executor:
         self._journal = journal
         self._spool = spool
         self._control = control
+        self._keeper = Keeper(config.models_dir)
         self._worker: WorkerProcess | None = None
         self._unsaved: dict[str, Command] = {}
         self.outbox = Outbox(connection, spool)
@@ -63,7 +65,8 @@ class Executor:
             do.EndWorker: self._end_worker,
             do.Clean: lambda effect: atomic.remove_tree(launch.work_folder(self._config, effect.key)),
             do.Sample: self._sample,
-            do.ReadRelease: lambda _: self._inbox.post_now(events.ReleaseRead(release.current(self._config.models_dir))),
+            do.ReadRelease: lambda _: self._inbox.post_now(self._keeper.read()),
+            do.SwitchRelease: lambda effect: self._inbox.post_now(self._keeper.switch(effect)),
             do.Answer: lambda effect: self._control.answer(effect.ticket, effect.document),
             do.Remember: self._remember,
             do.Log: lambda effect: _log.log(logging.getLevelName(effect.level.upper()), "%s", effect.text),

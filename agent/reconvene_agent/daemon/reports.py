@@ -16,6 +16,7 @@ _EVENTS = {
     "prune": "model_pruned",
     "epoch": "epoch",
     "release": "model_promoted",
+    "refused": "release_refused",
     "warning": "warning",
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 import threading
@@ -78,6 +79,12 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _asked(error: Exception) -> str:
+    """Return how much memory was refused, where the library says so."""
+    found = re.search(r"allocate (\d+) bytes", str(error))
+    return "" if found is None else f", {int(found[1]) / 2**20:.0f} MiB more were needed"
+
+
 def _run(channel: Channel, request: protocol.Request) -> Done | Failed | Suspended:
     try:
         from reconvene_agent.worker import operations
@@ -98,7 +105,9 @@ def _run(channel: Channel, request: protocol.Request) -> Done | Failed | Suspend
     except Exception as error:  # noqa: BLE001 - the boundary of the process: whatever went wrong, the other side gets an answer
         traceback.print_exc()
         if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
-            return Failed(ErrorCode.NO_MEMORY, "the board ran out of memory: lower the training batch or the budget")
+            return Failed(
+                ErrorCode.NO_MEMORY, f"the board ran out of memory{_asked(error)}: lower the training batch or the budget"
+            )
         return Failed(ErrorCode.INTERNAL, f"{type(error).__name__}: {error}".partition("\n")[0])
 
 

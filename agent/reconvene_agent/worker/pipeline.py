@@ -7,6 +7,7 @@ Started again with the same request, the run goes on where it stopped.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import time
 from pathlib import Path
@@ -18,17 +19,18 @@ from torch import nn
 
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.job import Step
-from reconvene_agent.core.plan import Plan, infeasible
+from reconvene_agent.core.plan import Candidate, Plan, infeasible
 from reconvene_agent.core.protocol import SpecializeRequest
 from reconvene_agent.worker import memory, tasks
 from reconvene_agent.worker.channel import Channel, StopRequested
 from reconvene_agent.worker.data.dataset import Dataset
 from reconvene_agent.worker.data.load import load
-from reconvene_agent.worker.deploy import parity, release
+from reconvene_agent.worker.deploy import release
 from reconvene_agent.worker.deploy.export import Exporter
-from reconvene_agent.worker.deploy.session import measure, open_session
 from reconvene_agent.worker.models.opened import OpenBundle, open_bundle
+from reconvene_agent.worker.planning.speedup import Dense, Speedup
 from reconvene_agent.worker.priority import Priority
+from reconvene_agent.worker.promotion import Promotion
 from reconvene_agent.worker.reconvene.method import Design, PrunedModel
 from reconvene_agent.worker.training.checkpoint import Checkpoint
 from reconvene_agent.worker.training.judging import accuracy
@@ -40,7 +42,7 @@ from reconvene_agent.worker.work import Work
 
 AMPLE_MB = 1024.0
 """Where training may take less, the libraries of torch's exporter, some 180 MB, are too much to have beside it."""
-PARITY_IMAGES = 64
+COMPARE_SECONDS = 1.0
 FINAL_MEASURE_SECONDS = 2.0
 
 
@@ -61,10 +63,15 @@ def specialize(request: SpecializeRequest, channel: Channel) -> dict[str, Any]:
     if outcome is not None:
         return outcome
     plan = run.plan()
+    speedup = run.compare(plan)
     run.make_room()
     design, prune_document = run.prune(plan)
     model, training = run.train(design)
-    document = {"plan": msgspec.to_builtins(plan), "prune": prune_document, "training": training}
+    document = {
+        "plan": msgspec.to_builtins(plan),
+        "prune": {**prune_document, "speedup": speedup.document()},
+        "training": training,
+    }
     return run.deploy(design, model, Path(request.models), document)
 
 
@@ -121,6 +128,27 @@ class _Run:
             self._work.remember("plan", plan)
         self._channel.event("plan", {"sparsity": plan.chosen.sparsity, "chosen": msgspec.to_builtins(plan.chosen)})
         return plan
+
+    def compare(self, plan: Plan) -> Speedup:
+        """Return whether pruning makes the model faster here, and warn before a night goes into it where it does not."""
+        assert plan.chosen is not None
+        remembered: Speedup | None = self._work.recall("speedup", Speedup)
+        if remembered is not None:
+            return remembered
+        self._channel.progress(Step.PLAN, 1.0, "timing the dense model")
+        found = self._timed_against_dense(plan.chosen)
+        self._work.remember("speedup", found)
+        if found.signature is not None:
+            self._channel.event("warning", msgspec.to_builtins(found.signature))
+        return found
+
+    def _timed_against_dense(self, chosen: Candidate) -> Speedup:
+        if chosen.sparsity == 0.0 and chosen.width_multiplier == 1.0:
+            return Speedup(why_not="nothing is pruned")
+        method, request = self._methods(chosen.width_multiplier), self._request.plan
+        (design,) = method.design([chosen.sparsity])
+        timed = Dense(self._bundle, tasks.dense_costs(self._bundle).file_bytes, self._exporter, request.runtime)
+        return timed.find(method.build(design), request.scoring.memory_mb, COMPARE_SECONDS)
 
     def make_room(self) -> None:
         """Start afresh where memory is scarce and the plan has left much of it taken."""
@@ -241,7 +269,11 @@ class _Run:
         return wanted
 
     def deploy(self, design: Design, model: nn.Module, models: Path, document: dict[str, Any]) -> dict[str, Any]:
-        """Export, check against torch, measure, promote; then remember the outcome."""
+        """Export, check against torch, measure, judge, promote; then remember the outcome.
+
+        Raises:
+            AgentError: VERIFY_FAILED when the release has not earned its place; its result is the same document.
+        """
         channel, bundle, plan = self._channel, self._bundle, self._request.plan
         channel.progress(Step.EXPORT, 0.0)
         facts = release.Facts(
@@ -256,30 +288,12 @@ class _Run:
             mean=self._data.mean,
             std=self._data.std,
         )
-        aside = models / f".{self._work.folder.name}.tmp"
+        # One that lies there from an attempt that was killed is swept by the next release.
+        aside = models / f".{self._work.folder.name}.{os.getpid()}.tmp"
+        promotion = Promotion(self._request, self._data, channel, self._priority, FINAL_MEASURE_SECONDS)
         try:
-            onnx = release.prepare(self._exporter.to_onnx(model), facts, aside)
-            session = self._priority.normally(lambda: open_session(onnx, plan.runtime))
-            images = self._data.normalized(self._data.validation.inputs[:PARITY_IMAGES])
-            difference = parity.check(model, session, images)
-            channel.progress(Step.EXPORT, 0.7, "measuring the deployed file")
-            (latency,) = self._priority.normally(lambda: measure([session], FINAL_MEASURE_SECONDS))
-            channel.progress(Step.PROMOTE, 0.0)
-            made, folder = release.promote(aside, models, facts, latency)
+            outcome = promotion.deploy(model, self._exporter.to_onnx(model), facts, aside, document)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-        outcome = {
-            **document,
-            "release": {
-                "path": str(folder),
-                "onnx": str(folder / "model.onnx"),
-                "version": made.version,
-                "bytes": made.onnx_bytes,
-                "sha256": made.onnx_sha256,
-                "latency_ms": msgspec.to_builtins(latency),
-            },
-            "parity_max_abs_diff": difference,
-        }
         self._work.remember("outcome", outcome)
-        channel.event("release", {**outcome["release"], "accuracy": made.accuracy, "sparsity": made.sparsity})
         return outcome

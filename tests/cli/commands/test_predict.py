@@ -71,9 +71,9 @@ def test_a_model_that_was_touched_is_not_used(cli: Cli, released: Path, tmp_path
     with (models / "current/model.onnx").open("ab") as file:
         file.write(b"x")
     ended = cli("predict", DIGIT, "--model", models, "--json")
-    assert ended.code == 2
-    ended.error("SCHEMA")
-    assert "is not the file that was deployed" in ended.complaint
+    assert ended.code == 8
+    ended.error("VERIFY_FAILED")
+    assert " that were deployed: 'reconvene-agent models rollback --models " in ended.complaint
 
 
 def test_many_images_are_asked_for_in_parts_and_told_in_order(

@@ -23,7 +23,8 @@ from support.agents import JOB, WALL, AgentBench, command_topic, states
         ("specialize/1", b'{"status":"init","expires_at":"soon"}', "SCHEMA"),
         ("ping/1", b'{"status":"init","args":{"x":1}}', "SCHEMA"),
         ("reboot/1", b'{"status":"init"}', "UNSUPPORTED"),
-        ("rollback/1", b'{"status":"init"}', "UNSUPPORTED"),
+        ("rollback/1", b'{"status":"init","args":{"steps":3}}', "SCHEMA"),
+        ("promote/1", b'{"status":"init"}', "SCHEMA"),
     ],
 )
 def test_what_cannot_be_done_is_refused(bench: AgentBench, label: str, payload: bytes, code: str) -> None:

@@ -2,13 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
-
 from reconvene_agent.core.messages import OPERATIONS
-from reconvene_agent.core.release import CURRENT, MANIFEST
 from support.brokers import Mosquitto, retained
 from support.daemons import TOPICS, Daemon, Fleet, topic_of
-from support.values import release
+from support.shelves import publish
 from support.waiting import until
 
 
@@ -72,12 +69,10 @@ def test_what_a_newcomer_finds_retained(daemon: Daemon, fleet: Fleet, broker: Mo
 
 def test_the_deployed_model_is_part_of_the_twin(tmp_path: Path, fleet: Fleet, broker: Mosquitto) -> None:
     made = Daemon(tmp_path, broker.url)
-    folder = made.state / "models/r0001-00000000"
-    folder.mkdir(parents=True)
-    (folder / MANIFEST).write_bytes(msgspec.json.encode(release()))
-    (made.state / "models" / CURRENT).symlink_to(folder.name)
+    version = publish(made.state / "models", 1)
     with made:
-        assert fleet.wait_topic(TOPICS.twin("model")).json["version"] == "r0001-00000000"
+        twin = fleet.wait(lambda message: message.topic == TOPICS.twin("model") and message.payload != b"")
+        assert twin.json["version"] == version
         assert until(lambda: made.status()["release"])["sparsity"] == 0.9
 
 

@@ -7,7 +7,7 @@ from onnx import ModelProto, TensorProto, helper
 from PIL import Image
 
 from reconvene_agent.core.bundle import ModelSpec
-from reconvene_agent.core.errors import UsageError
+from reconvene_agent.core.errors import AgentError, ErrorCode, UsageError
 from reconvene_agent.core.job import Step
 from reconvene_agent.core.options import MethodOptions
 from reconvene_agent.core.protocol import PredictRequest
@@ -103,8 +103,9 @@ def test_a_file_that_was_altered_is_not_used(tmp_path: Path) -> None:
     folder = deploy(tmp_path / "models")
     onnx = folder / "model.onnx"
     onnx.write_bytes(onnx.read_bytes().replace(b"colorimeter", b"calorimeter"))
-    with pytest.raises(UsageError, match="not the file that was deployed"):
+    with pytest.raises(AgentError, match="not the file that was deployed") as caught:
         predict(PredictRequest((painted(tmp_path, "red"),), str(folder), RUNTIME, 1), Ear())
+    assert caught.value.code is ErrorCode.VERIFY_FAILED
 
 
 @pytest.mark.parametrize(

@@ -160,8 +160,20 @@ def alter(path: Path) -> None:
 @pytest.mark.parametrize("damage", [Path.unlink, alter], ids=["missing", "altered"])
 def test_a_deployed_file_that_is_not_the_one_released_is_refused(tmp_path: Path, damage: object) -> None:
     damage(deploy(tmp_path) / releases.ONNX)
-    with pytest.raises(UsageError, match="is not the file that was deployed"):
+    with pytest.raises(AgentError, match=r"models rollback --models .* goes back to the one before") as caught:
         deployed.find(tmp_path)
+    assert caught.value.code is ErrorCode.VERIFY_FAILED
+
+
+def test_a_refused_release_is_kept_and_does_not_serve(tmp_path: Path) -> None:
+    serving = deploy(tmp_path, 1)
+    for number in (2, 3):
+        release.prepare(model(number), facts(), tmp_path / ".aside.tmp")
+        made, folder = release.promote(tmp_path / ".aside.tmp", tmp_path, facts(), LATENCY, ["it is worse"])
+        assert made.refused == ("it is worse",)
+    assert (tmp_path / releases.CURRENT).resolve() == serving
+    assert releases.versions(tmp_path) == [serving.name, folder.name], "the newest of them is kept"
+    assert deployed.find(folder)[0] == made
 
 
 def test_where_nothing_is_deployed_nothing_is_found(tmp_path: Path) -> None:

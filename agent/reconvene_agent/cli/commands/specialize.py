@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_candidates(parser)
     shared.add_method(parser)
     shared.add_training(parser)
+    shared.add_release(parser)
     shared.add_board(parser)
 
 
@@ -44,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         "method": shared.method(arguments),
         "budget": shared.budget(arguments),
         "training": shared.training(arguments),
+        "release": shared.release(arguments),
         **shared.given(arguments, ("sparsity", "sparsities", "width_multipliers")),
     }
     args = decode_args("specialize", given, board.defaults)
@@ -63,7 +65,16 @@ def _show(document: dict[str, Any]) -> None:
     chosen = document["plan"]["chosen"]
     print(f"plan        {named(chosen['width_multiplier'], chosen['sparsity'])}")
     print(f"parameters  {params['dense']:,} → {params['stored']:,} ({params['dense'] / params['stored']:.1f}× fewer)")
+    speedup = document["prune"]["speedup"]
+    if speedup["ratio"] is not None:
+        print(f"speed-up    {speedup['ratio']:.2f}× of the dense model")
     print(f"training    {training['epochs']} epochs in {training['seconds']:.0f} s, {training['images_per_second']:.0f} images/s")
-    print(f"accuracy    {training['accuracy']:.1%} of {training['images']['held_out']} held-out images")
+    print(f"accuracy    {document['gate']['accuracy']:.1%} of {training['images']['held_out']} held-out images")
+    current = document["gate"]["current"]
+    if current is not None:
+        held_against = current["why_not"] or f"{current['accuracy']:.1%} on the same images"
+        print(f"before      {current['version']}: {held_against}")
     print(f"latency     p50 {latency['p50']:.2f} ms, p95 {latency['p95']:.2f} ms")
-    print(f"model       {release['onnx']} ({size(release['bytes'])})")
+    print(f"model       {release['onnx']} ({size(release['bytes'])}, {release['precision']})")
+    if document["int8"] is not None and document["int8"]["why_not"]:
+        print(f"int8        not deployed: {document['int8']['why_not']}")

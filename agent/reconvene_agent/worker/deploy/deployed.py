@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reconvene_agent.core import atomic
 from reconvene_agent.core import release as releases
-from reconvene_agent.core.errors import UsageError
+from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.release import Release
 
 
@@ -14,11 +13,12 @@ def find(given: Path) -> tuple[Release, Path]:
     """Return the release meant by a path (a release or a models folder) and its ONNX file.
 
     Raises:
-        UsageError: there is no release, or its file is missing or altered.
+        UsageError: there is no release.
+        AgentError: VERIFY_FAILED when its file is missing or altered.
     """
     folder = releases.folder_of(given)
-    release = releases.read(folder)
-    onnx = folder / releases.ONNX
-    if not onnx.is_file() or atomic.sha256(onnx) != release.onnx_sha256:
-        raise UsageError(f"{onnx} is not the file that was deployed: specialize again, or name another release")
-    return release, onnx
+    flaw = releases.flaw(folder)
+    if flaw:
+        instead = f"'reconvene-agent models rollback --models {folder.parent}' goes back to the one before, or specialize again"
+        raise AgentError(f"{flaw}: {instead}", ErrorCode.VERIFY_FAILED)
+    return releases.read(folder), folder / releases.ONNX

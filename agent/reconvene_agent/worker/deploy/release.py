@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from reconvene_agent.core import atomic, clock
 from reconvene_agent.core import release as releases
 from reconvene_agent.core.bundle import ModelSpec
 from reconvene_agent.core.options import MethodOptions
-from reconvene_agent.core.release import Latency, Release
+from reconvene_agent.core.release import Latency, Precision, Release
+from reconvene_agent.core.shelf import Shelf
 from reconvene_agent.worker.data.inputs import kind_of
 from reconvene_agent.worker.deploy import export
 from reconvene_agent.worker.models.costs import Costs
@@ -35,6 +37,7 @@ class Facts:
     accuracy: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    precision: Precision = "float32"
 
 
 def notes(facts: Facts) -> dict[str, str]:
@@ -48,6 +51,7 @@ def notes(facts: Facts) -> dict[str, str]:
         "architecture": facts.spec.architecture,
         "sparsity": f"{facts.sparsity:g}",
         "bundle": facts.bundle,
+        "precision": facts.precision,
     }
 
 
@@ -62,8 +66,10 @@ def prepare(proto: ModelProto, facts: Facts, aside: Path) -> Path:
     return path
 
 
-def promote(aside: Path, models: Path, facts: Facts, latency: Latency) -> tuple[Release, Path]:
+def promote(aside: Path, models: Path, facts: Facts, latency: Latency, refused: Sequence[str] = ()) -> tuple[Release, Path]:
     """Make the prepared folder the current release below ``models``; older ones than two steps back are removed.
+
+    One that is ``refused``, for these reasons, is kept there instead, and the one refused before it is removed.
 
     Raises:
         AgentError: NO_DISK when the disk is full; the current release then stays.
@@ -91,8 +97,14 @@ def promote(aside: Path, models: Path, facts: Facts, latency: Latency) -> tuple[
         std=facts.std,
         onnx_sha256=digest,
         onnx_bytes=onnx.stat().st_size,
+        precision=facts.precision,
+        refused=tuple(refused),
     )
     atomic.write_bytes(aside / releases.MANIFEST, msgspec.json.format(msgspec.json.encode(release), indent=1))
-    folder = releases.publish(aside, models, release.version)
-    releases.sweep(models)
+    shelf = Shelf(models)
+    if refused:
+        folder = shelf.keep(aside, release.version)
+        shelf.sweep()
+    else:
+        folder = shelf.publish(aside, release.version)
     return releases.read(folder), folder
