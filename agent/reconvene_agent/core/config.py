@@ -104,10 +104,15 @@ class TelemetrySection(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SpecializeSection(Struct, frozen=True, forbid_unknown_fields=True):
-    """What ``specialize`` and ``plan`` use when a command leaves it out."""
+    """What ``specialize`` and ``plan`` use when a command leaves it out.
+
+    Attributes:
+        cache_mb: what the decoded inputs of a run may take on the disk.
+    """
 
     bundle: str = ""
     data: str = ""
+    cache_mb: Annotated[float, Meta(gt=0.0)] = 4096.0
     sparsities: Candidates = DEFAULT_SPARSITIES
     width_multipliers: Multipliers = DEFAULT_WIDTH_MULTIPLIERS
 

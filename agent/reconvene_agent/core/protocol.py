@@ -77,13 +77,17 @@ class PruneRequest(Struct, frozen=True, tag="prune"):
 
 
 class SpecializeRequest(Struct, frozen=True, tag="specialize"):
-    """The whole run. ``work`` holds what must survive an interruption; releases go below ``models``."""
+    """The whole run. ``work`` holds what must survive an interruption; releases go below ``models``.
+
+    Decoded inputs take at most ``cache_mb`` MiB of ``work``'s disk.
+    """
 
     plan: PlanRequest
     training: TrainingOptions
     data: str
     work: str
     models: str
+    cache_mb: float | None = None
 
 
 class PredictRequest(Struct, frozen=True, tag="predict"):

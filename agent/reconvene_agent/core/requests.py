@@ -95,4 +95,11 @@ class Board(msgspec.Struct, frozen=True):
     ) -> SpecializeRequest:
         """Return the request for a whole run: the plan, then training on ``data``, a release below ``models``."""
         plan = self.plan_request(bundle, args, asked_by, args.training.batch, data)
-        return SpecializeRequest(plan=plan, training=args.training, data=str(data), work=str(work), models=str(models))
+        return SpecializeRequest(
+            plan=plan,
+            training=args.training,
+            data=str(data),
+            work=str(work),
+            models=str(models),
+            cache_mb=self.config.specialize.cache_mb,
+        )
