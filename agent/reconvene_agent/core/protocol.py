@@ -39,11 +39,12 @@ class Runtime(Struct, frozen=True):
 class Scoring(Struct, frozen=True):
     """What a criterion may use: local data, for those that score by the loss, and so much memory in MiB.
 
-    ``validation`` is the share of the data that is held out, where they do not say it themselves.
+    ``validation`` is the share of the data that is held out, where they do not say it themselves, ``overlap`` that of windows.
     """
 
     data: str | None = None
     validation: float = TrainingOptions().validation
+    overlap: float = TrainingOptions().overlap
     memory_mb: float | None = None
 
 

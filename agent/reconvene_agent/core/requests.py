@@ -67,6 +67,7 @@ class Board(msgspec.Struct, frozen=True):
         return Scoring(
             data=None if data is None else str(data),
             validation=self.config.training.validation,
+            overlap=self.config.training.overlap,
             memory_mb=min(limit.value, available) if limit else available,
         )
 

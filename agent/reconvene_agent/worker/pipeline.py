@@ -79,7 +79,8 @@ def _read_data(request: SpecializeRequest, bundle: OpenBundle, channel: Channel,
     def report(fraction: float, note: str) -> None:
         channel.progress(Step.PROBE, fraction, note)
 
-    data = load(Path(request.data), bundle.spec, bundle.manifest.labels, request.training.validation, report, cache)
+    options, labels = request.training, bundle.manifest.labels
+    data = load(Path(request.data), bundle.spec, labels, options.validation, report, cache, options.overlap)
     skipped = data.skipped
     if skipped.count and data.anew:
         told = {"text": skipped.sentence(), "skipped": skipped.counts, "examples": skipped.named()}

@@ -290,8 +290,8 @@ def test_a_model_that_takes_no_images_is_not_fed_with_image_files(
 ) -> None:
     with pytest.raises(AgentError) as caught:
         load(animals, spec=ModelSpec(architecture, shape, 2))
-    assert caught.value.message == f"{architecture} takes {said}, not images: bring the data as .npz"
-    assert caught.value.code is ErrorCode.BAD_DATA
+    assert caught.value.message.startswith(f"{architecture} takes {said}, and {animals} holds no CSV files of them: put them as ")
+    assert caught.value.code is ErrorCode.NO_DATA
 
 
 def test_progress_is_told_every_fifty_images_and_may_stop_the_reading(tmp_path: Path) -> None:

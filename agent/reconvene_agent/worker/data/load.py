@@ -12,18 +12,30 @@ from numpy.typing import NDArray
 
 from reconvene_agent.core.bundle import ModelSpec
 from reconvene_agent.core.errors import AgentError, ErrorCode
-from reconvene_agent.worker.data import classes
+from reconvene_agent.core.options import TrainingOptions
+from reconvene_agent.worker.data import classes, tables
 from reconvene_agent.worker.data.arrays import ArrayFile
 from reconvene_agent.worker.data.cache import Cache, Decoded, Source
 from reconvene_agent.worker.data.dataset import Dataset
 from reconvene_agent.worker.data.folders import ImageFolder, Report
-from reconvene_agent.worker.data.inputs import items, kind_of
+from reconvene_agent.worker.data.inputs import kind_of
+from reconvene_agent.worker.data.tables import Tables
+
+OVERLAP = TrainingOptions().overlap
 
 
 def load(
-    path: Path, spec: ModelSpec, labels: Sequence[str], validation: float, report: Report, cache: Cache | None = None
+    path: Path,
+    spec: ModelSpec,
+    labels: Sequence[str],
+    validation: float,
+    report: Report,
+    cache: Cache | None = None,
+    overlap: float = OVERLAP,
 ) -> Dataset:
-    """Read an image folder, or an ``.npz`` file of images, windows or rows of features.
+    """Read an image folder, an ``.npz`` file of images, windows or rows of features, or CSV files of windows or features.
+
+    ``overlap`` is the share of its length that a window has in common with the next one, where recordings are cut.
 
     The decoded inputs lie in ``cache``, and are taken from there while the files are as they were, or are gone altogether;
     without one they lie in a file that is gone with the process.
@@ -32,10 +44,10 @@ def load(
         AgentError: NO_DATA when there is nothing at ``path``, BAD_DATA when it does not fit the bundle, NO_DISK when what is
             decoded needs more disk than there is.
     """
-    question = repr((str(path), spec.input, spec.classes, tuple(labels), validation))
+    question = repr((str(path), spec.input, spec.classes, tuple(labels), validation, overlap))
     earlier: Decoded | None = None
     try:
-        source = _source(path, spec, labels, validation, report)
+        source = _source(path, spec, labels, validation, overlap, report)
     except AgentError as error:
         if cache is not None and error.code is ErrorCode.NO_DATA:
             earlier = cache.recall(question, None)
@@ -61,22 +73,22 @@ def _dataset(decoded: Decoded, remarks: tuple[str, ...], anew: bool) -> Dataset:
     return Dataset(decoded.train, decoded.held_out, decoded.found.labels, decoded.found.skipped, remarks, anew)
 
 
-def _source(path: Path, spec: ModelSpec, labels: Sequence[str], validation: float, report: Report) -> Source:
+def _source(path: Path, spec: ModelSpec, labels: Sequence[str], validation: float, overlap: float, report: Report) -> Source:
     kind = kind_of(spec.input)
+    ways = "a folder of images or an .npz file" if kind == "image" else "a CSV file, a folder of such or an .npz file"
     try:
-        if path.is_dir():
-            if kind == "image":
-                return ImageFolder(path, spec, labels, validation, report)
-            takes = f"{spec.architecture} takes {items(kind)} of {'×'.join(map(str, spec.input))}"
-            raise AgentError(f"{takes}, not images: bring the data as .npz", ErrorCode.BAD_DATA)
+        if path.is_dir() and kind == "image":
+            return ImageFolder(path, spec, labels, validation, report)
+        if path.is_dir() or (path.suffix == tables.SUFFIX and path.is_file() and kind != "image"):
+            return Tables(path, spec, labels, validation, overlap, report)
         if path.suffix == ".npz" and path.is_file():
             return ArrayFile(path, spec, labels, validation, report)
         exists = path.exists()
     except OSError as error:
         raise AgentError(f"{path} cannot be read: {error.strerror or error}", ErrorCode.NO_DATA) from error
     if exists:
-        raise AgentError(f"{path} is neither a folder of images nor an .npz file", ErrorCode.BAD_DATA)
-    raise AgentError(f"{path} does not exist: name a folder of images or an .npz file", ErrorCode.NO_DATA)
+        raise AgentError(f"{path} is not what {spec.architecture} learns from: name {ways}", ErrorCode.BAD_DATA)
+    raise AgentError(f"{path} does not exist: name {ways}", ErrorCode.NO_DATA)
 
 
 def _marks(source: Source) -> NDArray[np.uint64]:
