@@ -90,6 +90,8 @@ def test_a_run_goes_through_its_steps_and_ends_with_a_release(request_: Speciali
     assert Path(release["path"]) == (tmp_path / "models" / current.version)
     assert Path(release["onnx"]).stat().st_size == release["bytes"] == current.onnx_bytes
     assert release["sha256"] == current.onnx_sha256
+    assert current.data is not None
+    assert (current.data.files, current.data.bytes) == (1, Path(request_.data).stat().st_size)
     assert 0 <= document["parity_max_abs_diff"] < 1e-3
     assert not list((tmp_path / "models").glob(".*"))
 

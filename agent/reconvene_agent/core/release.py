@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from reconvene_agent.core import atomic
 from reconvene_agent.core.bundle import ModelSpec
+from reconvene_agent.core.census import Census
 from reconvene_agent.core.decoding import from_json
 from reconvene_agent.core.errors import UsageError
 from reconvene_agent.core.options import MethodOptions
@@ -45,6 +46,7 @@ class Release(Struct, frozen=True):
         mean, std: per input channel or feature, of pixels scaled to 0..1; what an application must normalise with.
         onnx_sha256, onnx_bytes: the deployed file.
         created: UTC, RFC 3339.
+        data: how many data there were when it was trained.
     """
 
     version: str
@@ -65,6 +67,7 @@ class Release(Struct, frozen=True):
     std: tuple[float, ...]
     onnx_sha256: str
     onnx_bytes: int
+    data: Census | None = None
 
 
 _VERSION = re.compile(r"r\d{4,9}-[0-9a-f]{8}")

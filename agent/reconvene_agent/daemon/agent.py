@@ -62,6 +62,7 @@ class Agent:
             events.LaunchFailed: commands.launch_failed,
             events.JournalFailed: commands.journal_failed,
             events.Sampled: self._on_sampled,
+            events.DataCounted: self._on_data_counted,
             events.ReleaseRead: self._on_release_read,
             events.StatusAsked: self._on_status_asked,
             events.StopAsked: lambda _event, now: commands.stop_for_shutdown(now),
@@ -127,6 +128,8 @@ class Agent:
         if now.mono >= self._tidy_at:
             self._tidy_at = now.mono + TIDY_EVERY_S
             yield from self._commands.tidy(now, self._announced)
+            if self._config.specialize.new_data_share and self._commands.running is None:
+                yield do.CountData()
         yield from self._commands.supervise(now)
 
     def _on_sampled(self, event: events.Sampled, now: Now) -> Effects:
@@ -135,6 +138,9 @@ class Agent:
         if first:
             yield announce.twin(self._identity, "hardware", announce.hardware(event.device))
         yield reports.measurement(self._topics, "system", event.figures, now.wall)
+
+    def _on_data_counted(self, event: events.DataCounted, now: Now) -> Effects:
+        yield from self._commands.new_data(event.census, self._release, self._config.specialize.new_data_share, now)
 
     def _on_release_read(self, event: events.ReleaseRead, _now: Now) -> Effects:
         if event.release != self._release and event.release is not None:

@@ -71,6 +71,10 @@ class Sample(Struct, frozen=True):
     """Probe the board."""
 
 
+class CountData(Struct, frozen=True):
+    """Count the local data that the configuration names."""
+
+
 class ReadRelease(Struct, frozen=True):
     """Look up the current release."""
 
@@ -109,6 +113,7 @@ Effect = (
     | EndWorker
     | Clean
     | Sample
+    | CountData
     | ReadRelease
     | Answer
     | Remember

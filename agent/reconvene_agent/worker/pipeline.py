@@ -267,6 +267,7 @@ class _Run:
             accuracy=document["training"]["accuracy"],
             mean=self._data.mean,
             std=self._data.std,
+            data=self._data.census,
         )
         aside = models / f".{self._work.folder.name}.tmp"
         try:

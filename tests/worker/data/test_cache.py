@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -95,7 +96,9 @@ def test_another_question_is_answered_anew(animals: Path, tmp_path: Path, decode
 def test_a_run_that_goes_on_keeps_its_inputs_while_data_grow(animals: Path, tmp_path: Path, decoded: list[int]) -> None:
     before = read(animals, tmp_path / "work")
     (animals / "cat/new.png").write_bytes(encoded(noise(999)))
-    assert read(animals, tmp_path / "work").fingerprint() == before.fingerprint()
+    again = read(animals, tmp_path / "work")
+    assert again.fingerprint() == before.fingerprint()
+    assert before.census == again.census == msgspec.structs.replace(again.census, files=40)
     assert len(decoded) == 40
     grown = read(animals, tmp_path / "another")
     assert len(grown.train) + len(grown.validation) == 41

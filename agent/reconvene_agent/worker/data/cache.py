@@ -19,6 +19,7 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from reconvene_agent.core import atomic
+from reconvene_agent.core.census import Census
 from reconvene_agent.core.decoding import from_json
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.worker.data.dataset import Part
@@ -36,10 +37,11 @@ _FACTS, _MARKS = "facts.json", "marks"
 
 
 class Found(Struct, frozen=True):
-    """What a source told when it was read."""
+    """What a source told when it was read; ``census`` counts its files as they were before."""
 
     labels: tuple[str, ...]
     skipped: Skipped
+    census: Census | None = None
 
 
 class _Facts(Struct, frozen=True):
@@ -188,7 +190,7 @@ class Cache:
             parts.append(Part(inputs, classes.copy(), pages))
         return Decoded(parts[0], parts[1], facts.found)
 
-    def decode(self, question: str, source: Source, marks: NDArray[np.uint64]) -> Decoded:
+    def decode(self, question: str, source: Source, marks: NDArray[np.uint64], counted: Census | None) -> Decoded:
         """Decode what a source holds, in place of whatever was decoded before.
 
         Raises:
@@ -205,7 +207,7 @@ class Cache:
             room.check(source.least_bytes)
             sink = Sink(aside, source.shape, source.dtype, room)
             cleaning.callback(sink.abandon)
-            found = source.fill(sink)
+            found = msgspec.structs.replace(source.fill(sink), census=counted)
             facts = _Facts(question, source.shape, source.dtype.name, sink.close(), found)
             (aside / _MARKS).write_bytes(marks.tobytes())
             (aside / _FACTS).write_bytes(msgspec.json.encode(facts))

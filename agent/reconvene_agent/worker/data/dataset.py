@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from reconvene_agent.core.census import Census
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.worker.data.inputs import Inputs, items, kind_of
 from reconvene_agent.worker.data.pages import AT_ONCE, Pages
@@ -58,7 +59,7 @@ class Dataset:
     """``mean`` and ``std`` are per channel or feature of the training part, pixels scaled to 0..1; ``labels`` may be empty.
 
     ``remarks`` say, a line each, what whoever gathers the data should know; ``anew`` is False where the inputs were decoded, and
-    what there is to say of them was said, before.
+    what there is to say of them was said, before. ``census`` counts the files as they were when they were decoded.
     """
 
     train: Part
@@ -67,6 +68,7 @@ class Dataset:
     skipped: Skipped
     remarks: tuple[str, ...] = ()
     anew: bool = True
+    census: Census | None = None
     mean: tuple[float, ...] = field(init=False)
     std: tuple[float, ...] = field(init=False)
 

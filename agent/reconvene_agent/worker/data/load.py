@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from reconvene_agent.core import census
 from reconvene_agent.core.bundle import ModelSpec
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.options import TrainingOptions
@@ -46,6 +47,7 @@ def load(
     """
     question = repr((str(path), spec.input, spec.classes, tuple(labels), validation, overlap))
     earlier: Decoded | None = None
+    counted = census.take(path)
     try:
         source = _source(path, spec, labels, validation, overlap, report)
     except AgentError as error:
@@ -60,9 +62,9 @@ def load(
         earlier = cache.recall(question, marks)
         if earlier is not None:
             return _dataset(earlier, (), anew=False)
-        return _described(cache.decode(question, source, marks), spec)
+        return _described(cache.decode(question, source, marks, counted), spec)
     with tempfile.TemporaryDirectory(prefix="reconvene-agent-", ignore_cleanup_errors=True) as folder:
-        return _described(Cache(Path(folder, "data"), durable=False).decode(question, source, marks), spec)
+        return _described(Cache(Path(folder, "data"), durable=False).decode(question, source, marks, counted), spec)
 
 
 def _described(decoded: Decoded, spec: ModelSpec) -> Dataset:
@@ -70,7 +72,8 @@ def _described(decoded: Decoded, spec: ModelSpec) -> Dataset:
 
 
 def _dataset(decoded: Decoded, remarks: tuple[str, ...], anew: bool) -> Dataset:
-    return Dataset(decoded.train, decoded.held_out, decoded.found.labels, decoded.found.skipped, remarks, anew)
+    found = decoded.found
+    return Dataset(decoded.train, decoded.held_out, found.labels, found.skipped, remarks, anew, found.census)
 
 
 def _source(path: Path, spec: ModelSpec, labels: Sequence[str], validation: float, overlap: float, report: Report) -> Source:

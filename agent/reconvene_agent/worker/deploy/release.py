@@ -14,6 +14,7 @@ from reconvene_agent import __version__
 from reconvene_agent.core import atomic, clock
 from reconvene_agent.core import release as releases
 from reconvene_agent.core.bundle import ModelSpec
+from reconvene_agent.core.census import Census
 from reconvene_agent.core.options import MethodOptions
 from reconvene_agent.core.release import Latency, Release
 from reconvene_agent.worker.data.inputs import kind_of
@@ -35,6 +36,7 @@ class Facts:
     accuracy: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    data: Census | None = None
 
 
 def notes(facts: Facts) -> dict[str, str]:
@@ -91,6 +93,7 @@ def promote(aside: Path, models: Path, facts: Facts, latency: Latency) -> tuple[
         std=facts.std,
         onnx_sha256=digest,
         onnx_bytes=onnx.stat().st_size,
+        data=facts.data,
     )
     atomic.write_bytes(aside / releases.MANIFEST, msgspec.json.format(msgspec.json.encode(release), indent=1))
     folder = releases.publish(aside, models, release.version)
