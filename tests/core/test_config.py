@@ -292,3 +292,10 @@ def test_equally_named_boards_differ(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_sections_have_defaults_that_are_valid() -> None:
     assert msgspec.convert(msgspec.to_builtins(Config()), Config) == Config()
     assert BrokerSection().url == ""
+
+
+def test_runs_of_the_agents_own_need_something_to_run_with() -> None:
+    for section in ({"data": "d"}, {"bundle": "b"}, {}):
+        with pytest.raises(UsageError, match=r"specialize\.new_data_share: needs a bundle and data in the same section"):
+            decode({"specialize": {"new_data_share": 0.2, **section}})
+    assert decode({"specialize": {"new_data_share": 0.2, "data": "d", "bundle": "b"}}).specialize.new_data_share == 0.2

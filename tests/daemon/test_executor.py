@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from reconvene_agent.core import census
+from reconvene_agent.core.census import Census
 from reconvene_agent.core.config import AgentSection, Config
 from reconvene_agent.core.errors import ErrorCode
 from reconvene_agent.core.job import Command, Status, advance
@@ -195,3 +198,32 @@ def test_a_bundle_that_is_not_there_is_told(executor: Executor, inbox: Inbox) ->
 
 def test_without_a_worker_there_is_nobody_to_stop(executor: Executor) -> None:
     executor.carry_out([do.AskWorker("cancel"), do.EndWorker(hard=False), do.EndWorker(hard=True)])
+
+
+def test_data_are_counted_in_a_thread_of_its_own(executor: Executor, config: Config, inbox: Inbox, tmp_path: Path) -> None:
+    executor.carry_out([do.CountData()])  # there are none yet, and nothing is heard of it
+    executor._counting.join(10.0)  # type: ignore[union-attr]
+    (config.data_dir / "cat").mkdir(parents=True)
+    (config.data_dir / "cat/1.png").write_bytes(b"12345")
+    executor.carry_out([do.CountData()])
+    event = inbox.get(10.0)
+    assert isinstance(event, events.DataCounted)
+    assert (event.census.files, event.census.bytes) == (1, 5)
+
+
+def test_data_are_not_counted_twice_at_a_time(executor: Executor, inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted, go_on = threading.Event(), threading.Event()
+
+    def slowly(_path: Path) -> Census:
+        assert not counted.is_set()
+        counted.set()
+        assert go_on.wait(10.0)
+        return Census(1, 2, "x")
+
+    monkeypatch.setattr(census, "take", slowly)
+    executor.carry_out([do.CountData()])
+    assert counted.wait(10.0)
+    executor.carry_out([do.CountData()])
+    go_on.set()
+    assert inbox.get(10.0) == events.DataCounted(Census(1, 2, "x"))
+    assert inbox.get(0.0) is None

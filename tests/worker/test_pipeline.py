@@ -86,7 +86,7 @@ def test_a_run_goes_through_its_steps_and_ends_with_a_release(request_: Speciali
     training, release = document["training"], document["release"]
     assert (training["epochs"], training["batch"]) == (2, 32)
     images = training["images"]
-    assert (images["train"] + images["held_out"], images["skipped"]) == (120, 0)
+    assert (images["train"] + images["held_out"], images["skipped"]) == (120, {})
     assert training["images_per_second"] * training["seconds"] == pytest.approx(2 * images["train"], rel=0.4)
     assert training["peak_rss_mb"] > 0
     assert training["accuracy"] == ear.told("epoch")[-1]["accuracy"]
@@ -95,6 +95,8 @@ def test_a_run_goes_through_its_steps_and_ends_with_a_release(request_: Speciali
     assert Path(release["path"]) == (tmp_path / "models" / current.version)
     assert Path(release["onnx"]).stat().st_size == release["bytes"] == current.onnx_bytes
     assert release["sha256"] == current.onnx_sha256
+    assert current.data is not None
+    assert (current.data.files, current.data.bytes) == (1, Path(request_.data).stat().st_size)
     assert 0 <= document["parity_max_abs_diff"] < 1e-3
     assert not list((tmp_path / "models").glob(".*"))
 
@@ -261,13 +263,51 @@ def test_images_that_were_skipped_are_told_and_the_folders_names_become_labels(b
     (folder / "class-3/broken.png").write_bytes(encoded(noise(1))[:-30])
     ear = Ear()
     document = run(specialize_request(bundle, folder, tmp_path, epochs=1), ear)
-    (warning,) = ear.told("warning")
-    assert warning["text"] == "1 images were skipped"
+    warning = ear.told("warning")[0]
+    assert warning["text"] == "skipped 1: 1 broken"
+    assert warning["skipped"] == document["training"]["images"]["skipped"] == {"broken": 1}
     assert warning["examples"][0].startswith("class-3/broken.png: ")
-    assert document["training"]["images"]["skipped"] == 1
     current = releases.current(tmp_path / "models")
     assert current is not None
     assert current.labels == tuple(names)
+
+
+def test_a_third_of_the_images_may_be_corrupt(bundle: Path, tmp_path: Path) -> None:
+    names = [f"class-{index}" for index in range(10)]
+    folder = class_folders(tmp_path / "data", names, each=10)
+    for path in folder.glob("*/00[0-2].png"):
+        path.write_bytes(path.read_bytes()[:50])
+    ear = Ear()
+    images = run(specialize_request(bundle, folder, tmp_path, epochs=1), ear)["training"]["images"]
+    assert images["train"] + images["held_out"] == 70
+    assert images["skipped"] == ear.told("warning")[0]["skipped"] == {"broken": 30}
+
+
+@pytest.mark.parametrize("when", ["for good", "before it goes on"])
+def test_data_that_vanish_during_training_do_no_harm(bundle: Path, tmp_path: Path, when: str) -> None:
+    names = [f"class-{index}" for index in range(10)]
+    folder = class_folders(tmp_path / "data", names, each=8)
+    undisturbed = run(specialize_request(bundle, folder, tmp_path / "one"))
+
+    def vanish(step: Step, fraction: float, _note: str) -> None:
+        if step is Step.TRAIN and fraction > 0.4:
+            if folder.exists():
+                shutil.rmtree(folder)
+            if when == "before it goes on":
+                raise StopRequested("suspend")
+
+    request = specialize_request(bundle, folder, tmp_path / "other")
+    if when == "for good":
+        document = run(request, Ear(vanish))
+    else:
+        with pytest.raises(StopRequested):
+            run(request, Ear(vanish))
+        ear = Ear()
+        document = run(request, ear)
+        (warning,) = ear.told("warning")
+        assert "does not exist" in warning["text"]
+    assert not folder.exists()
+    assert document["release"]["sha256"] == undisturbed["release"]["sha256"]
 
 
 def test_a_batch_larger_than_the_data_is_told_as_it_was_used(bundle: Path, data: Path, tmp_path: Path) -> None:
@@ -326,4 +366,4 @@ def test_two_training_images_are_enough_to_train(bundle: Path, tmp_path: Path) -
     x, y = digits(4)
     np.savez(tmp_path / "few.npz", x=x[:2], y=y[:2], x_val=x[2:], y_val=y[2:])
     document = run(specialize_request(bundle, tmp_path / "few.npz", tmp_path, epochs=1))
-    assert document["training"]["images"] == {"train": 2, "held_out": 2, "skipped": 0}
+    assert document["training"]["images"] == {"train": 2, "held_out": 2, "skipped": {}}

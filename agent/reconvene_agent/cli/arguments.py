@@ -43,6 +43,7 @@ _TRAINING_HELP = {
     "patience": "stop after so many epochs without a better accuracy; 0 is never",
     "ema": "decay of an average of the weights that is deployed in their place; 0 is none",
     "validation": "share held out where the data have no held-out part",
+    "overlap": "share of its length that a window shares with the next one, where recordings are cut",
     "seed": "decides data order and augmentation",
 }
 _RELEASE_HELP = {"margin": "by how much the accuracy may be below that of what serves now, 0 to 1"}

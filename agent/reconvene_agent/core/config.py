@@ -105,10 +105,18 @@ class TelemetrySection(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SpecializeSection(Struct, frozen=True, forbid_unknown_fields=True):
-    """What ``specialize`` and ``plan`` use when a command leaves it out."""
+    """What ``specialize`` and ``plan`` use when a command leaves it out.
+
+    Attributes:
+        new_data_share: start a run by ourselves when the data have grown by this share since the current model was trained; 0
+            never.
+        cache_mb: what the decoded inputs of a run may take on the disk.
+    """
 
     bundle: str = ""
     data: str = ""
+    new_data_share: Annotated[float, Meta(ge=0.0, le=100.0)] = 0.0
+    cache_mb: Annotated[float, Meta(gt=0.0)] = 4096.0
     sparsities: Candidates = DEFAULT_SPARSITIES
     width_multipliers: Multipliers = DEFAULT_WIDTH_MULTIPLIERS
 
@@ -226,6 +234,9 @@ def _cross_checks(config: Config) -> list[str]:
         problems.append("broker.root: must be one topic level of letters, digits and . _ : -")
     if config.agent.device_id and not topics.valid_segment(config.agent.device_id):
         problems.append("agent.device_id: must be made of letters, digits and . _ : -, at most 128")
+    specialize = config.specialize
+    if specialize.new_data_share and not (specialize.bundle and specialize.data):
+        problems.append("specialize.new_data_share: needs a bundle and data in the same section, to start runs with")
     for name in ("state_dir", "runtime_dir", "bundles_dir", "data_dir"):
         value = getattr(config.agent, name)
         if value and not Path(value).is_absolute():

@@ -69,6 +69,7 @@ class TrainingOptions(Struct, frozen=True, forbid_unknown_fields=True):
         augment: random changes of the training inputs; ``auto`` shifts images and jitters windows. ``shift-flip`` only where a
             mirrored image is as valid.
         validation: share of the inputs held out when the data come without a held-out part.
+        overlap: share of its length that a window has in common with the next one, where recordings are cut into windows.
         seed: decides data order and augmentation.
     """
 
@@ -84,6 +85,7 @@ class TrainingOptions(Struct, frozen=True, forbid_unknown_fields=True):
     precision: PrecisionChoice = "auto"
     augment: Augment = "auto"
     validation: Annotated[float, Meta(gt=0.0, lt=1.0)] = 0.2
+    overlap: Annotated[float, Meta(ge=0.0, le=0.95)] = 0.5
     seed: Seed = 0
 
 

@@ -39,11 +39,12 @@ class Runtime(Struct, frozen=True):
 class Scoring(Struct, frozen=True):
     """What a criterion may use: local data, for those that score by the loss, and so much memory in MiB.
 
-    ``validation`` is the share of the data that is held out, where they do not say it themselves.
+    ``validation`` is the share of the data that is held out, where they do not say it themselves, ``overlap`` that of windows.
     """
 
     data: str | None = None
     validation: float = TrainingOptions().validation
+    overlap: float = TrainingOptions().overlap
     memory_mb: float | None = None
 
 
@@ -77,7 +78,10 @@ class PruneRequest(Struct, frozen=True, tag="prune"):
 
 
 class SpecializeRequest(Struct, frozen=True, tag="specialize"):
-    """The whole run. ``work`` holds what must survive an interruption; releases go below ``models``."""
+    """The whole run. ``work`` holds what must survive an interruption; releases go below ``models``.
+
+    Decoded inputs take at most ``cache_mb`` MiB of ``work``'s disk.
+    """
 
     plan: PlanRequest
     training: TrainingOptions
@@ -85,6 +89,7 @@ class SpecializeRequest(Struct, frozen=True, tag="specialize"):
     work: str
     models: str
     release: ReleaseOptions = ReleaseOptions()
+    cache_mb: float | None = None
 
 
 class PredictRequest(Struct, frozen=True, tag="predict"):

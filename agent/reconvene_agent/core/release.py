@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from reconvene_agent.core import atomic
 from reconvene_agent.core.bundle import ModelSpec
+from reconvene_agent.core.census import Census
 from reconvene_agent.core.decoding import from_json
 from reconvene_agent.core.errors import UsageError
 from reconvene_agent.core.options import MethodOptions
@@ -54,6 +55,7 @@ class Release(Struct, frozen=True):
         created: UTC, RFC 3339.
         precision: of the deployed file's weights and activations.
         refused: why it did not earn its place when it was made, a line each; such a release serves only if somebody says so.
+        data: how many data there were when it was trained.
     """
 
     version: str
@@ -76,6 +78,7 @@ class Release(Struct, frozen=True):
     onnx_bytes: int
     precision: Precision = "float32"
     refused: tuple[str, ...] = ()
+    data: Census | None = None
 
 
 _VERSION = re.compile(r"r\d{4,9}-[0-9a-f]{8}")

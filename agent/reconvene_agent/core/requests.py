@@ -68,6 +68,7 @@ class Board(msgspec.Struct, frozen=True):
         return Scoring(
             data=None if data is None else str(data),
             validation=self.config.training.validation,
+            overlap=self.config.training.overlap,
             memory_mb=min(limit.value, available) if limit else available,
         )
 
@@ -96,4 +97,12 @@ class Board(msgspec.Struct, frozen=True):
     ) -> SpecializeRequest:
         """Return the request for a whole run: the plan, then training on ``data``, a release below ``models``."""
         plan = self.plan_request(bundle, args, asked_by, args.training.batch, data)
-        return SpecializeRequest(plan, args.training, str(data), str(work), str(models), args.release)
+        return SpecializeRequest(
+            plan=plan,
+            training=args.training,
+            data=str(data),
+            work=str(work),
+            models=str(models),
+            release=args.release,
+            cache_mb=self.config.specialize.cache_mb,
+        )

@@ -62,6 +62,7 @@ class Agent:
             events.LaunchFailed: commands.launch_failed,
             events.JournalFailed: commands.journal_failed,
             events.Sampled: self._on_sampled,
+            events.DataCounted: self._on_data_counted,
             events.ReleaseRead: self._on_release_read,
             events.ReleaseSwitched: commands.release_switched,
             events.StatusAsked: self._on_status_asked,
@@ -130,6 +131,8 @@ class Agent:
         if now.mono >= self._tidy_at:
             self._tidy_at = now.mono + TIDY_EVERY_S
             yield from self._commands.tidy(now, self._announced)
+            if self._config.specialize.new_data_share and self._commands.running is None:
+                yield do.CountData()
         yield from self._commands.supervise(now)
 
     def _on_sampled(self, event: events.Sampled, now: Now) -> Effects:
@@ -144,6 +147,9 @@ class Agent:
         yield from news
         if news:
             yield do.Remember(self.status(now))
+
+    def _on_data_counted(self, event: events.DataCounted, now: Now) -> Effects:
+        yield from self._commands.new_data(event.census, self._deployed.release, self._config.specialize.new_data_share, now)
 
     def _on_status_asked(self, event: events.StatusAsked, now: Now) -> Effects:
         yield do.Answer(event.ticket, self.status(now))

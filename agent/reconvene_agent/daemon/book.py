@@ -63,6 +63,10 @@ class CommandBook:
     def remove(self, label: str) -> None:
         self._commands.pop(label, None)
 
+    def every(self) -> list[Command]:
+        """Return all that are known, finished ones too."""
+        return list(self._commands.values())
+
     def find(self, command_id: str, besides: str) -> Command | None:
         """Return the unfinished command with this id, whatever its operation, but for the one labelled ``besides``."""
         found = (command for command in self.unfinished() if command.id == command_id and command.label != besides)

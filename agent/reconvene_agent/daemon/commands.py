@@ -7,14 +7,16 @@ from typing import Any
 
 import msgspec
 
+from reconvene_agent.core.census import Census
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.config import Config
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.job import Command, Status, Step, advance, payload
 from reconvene_agent.core.messages import OPERATIONS, CancelArgs, PromoteArgs, RollbackArgs, decode_args
 from reconvene_agent.core.protocol import Happening
+from reconvene_agent.core.release import Release
 from reconvene_agent.core.topics import CommandTopic
-from reconvene_agent.daemon import announce, deployed, events, intake, reports
+from reconvene_agent.daemon import announce, deployed, events, intake, own_runs, reports
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon.book import CommandBook, envelope_of, expired, waits_for
 from reconvene_agent.daemon.effects import Effect
@@ -73,6 +75,28 @@ class Commands:
         elif found.rev > known.rev:
             # Progress is published more often than it is journaled, so after a restart the broker may know a newer rev.
             yield from self._catch_up(known, found.rev)
+
+    def new_data(self, found: Census, release: Release | None, share: float, now: Now) -> Effects:
+        """Start a run by ourselves if the data have grown by this ``share`` since what they were last trained or tried on."""
+        trained = None if release is None else release.data
+        command = own_runs.for_new_data(found, trained, self._book.every(), share, now)
+        if trained is None or command is None or not self._may_begin(command):
+            return
+        yield reports.data_changed(self._topics, found, trained, command, now.wall)
+        yield from self.begin(command, now)
+
+    def _may_begin(self, command: Command) -> bool:
+        """Whether a command of our own can be given now: it was not given before, and no other job is there."""
+        idle = not self.stopping and not any(OPERATIONS[other.op].is_job for other in self._book.unfinished())
+        return idle and self._book.get(command.label) is None
+
+    def begin(self, command: Command, now: Now) -> Effects:
+        """Accept a command that the agent gives itself; it starts like any other."""
+        scheduled = advance(command, now.wall, Status.SCHEDULED)
+        self._book.put(scheduled)
+        yield do.Save(scheduled, first=True)
+        yield do.Log("info", f"{command.label} is begun by the agent itself: {command.request['cause']['what']}")
+        yield self._publish(scheduled)
 
     def _note_cleared(self, known: Command) -> Effects:
         if known.status.terminal and not known.cleared:

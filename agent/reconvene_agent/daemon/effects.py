@@ -71,6 +71,10 @@ class Sample(Struct, frozen=True):
     """Probe the board."""
 
 
+class CountData(Struct, frozen=True):
+    """Count the local data that the configuration names."""
+
+
 class ReadRelease(Struct, frozen=True):
     """Look up the current release, and prove that it is whole."""
 
@@ -120,6 +124,7 @@ Effect = (
     | EndWorker
     | Clean
     | Sample
+    | CountData
     | ReadRelease
     | SwitchRelease
     | Answer

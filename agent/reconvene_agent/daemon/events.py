@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from reconvene_agent.core.census import Census
 from reconvene_agent.core.device import Device
 from reconvene_agent.core.errors import ErrorCode
 from reconvene_agent.core.release import Release
@@ -72,6 +73,12 @@ class Sampled(Struct, frozen=True):
     device: Device
 
 
+class DataCounted(Struct, frozen=True):
+    """How many local data there are now."""
+
+    census: Census
+
+
 class ReleaseRead(Struct, frozen=True):
     """The current release, looked up on disk and proved.
 
@@ -117,6 +124,7 @@ Event = (
     | LaunchFailed
     | JournalFailed
     | Sampled
+    | DataCounted
     | ReleaseRead
     | ReleaseSwitched
     | StatusAsked

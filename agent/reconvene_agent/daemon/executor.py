@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 
-from reconvene_agent.core import atomic
+from reconvene_agent.core import atomic, census
 from reconvene_agent.core.config import Config
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.job import Command
@@ -52,6 +53,7 @@ class Executor:
         self._control = control
         self._keeper = Keeper(config.models_dir)
         self._worker: WorkerProcess | None = None
+        self._counting: threading.Thread | None = None
         self._unsaved: dict[str, Command] = {}
         self.outbox = Outbox(connection, spool)
         self.done = False
@@ -65,6 +67,7 @@ class Executor:
             do.EndWorker: self._end_worker,
             do.Clean: lambda effect: atomic.remove_tree(launch.work_folder(self._config, effect.key)),
             do.Sample: self._sample,
+            do.CountData: self._count_data,
             do.ReadRelease: lambda _: self._inbox.post_now(self._keeper.read()),
             do.SwitchRelease: lambda effect: self._inbox.post_now(self._keeper.switch(effect)),
             do.Answer: lambda effect: self._control.answer(effect.ticket, effect.document),
@@ -135,6 +138,19 @@ class Executor:
     def _sample(self, _effect: do.Sample) -> None:
         figures = system_sample(self._config.state_dir)
         self._inbox.post_now(events.Sampled(figures, probe_device(self._config.state_dir)))
+
+    def _count_data(self, _effect: do.CountData) -> None:
+        """Count in a thread of its own: on a slow card many files take long."""
+        if self._counting is not None and self._counting.is_alive():
+            return
+
+        def count() -> None:
+            found = census.take(self._config.data_dir / self._config.specialize.data)
+            if found is not None:
+                self._inbox.post_now(events.DataCounted(found))
+
+        self._counting = threading.Thread(target=count, name="census", daemon=True)
+        self._counting.start()
 
     def _remember(self, effect: do.Remember) -> None:
         try:

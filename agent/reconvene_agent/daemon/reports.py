@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from reconvene_agent.core.census import Census
 from reconvene_agent.core.clock import rfc3339
 from reconvene_agent.core.job import Command
 from reconvene_agent.core.protocol import Happening
@@ -35,6 +36,13 @@ def records(topics: Topics, command: Command, event: Happening, wall: float) -> 
         inference = {"latency_ms_p50": latency.get("p50"), "latency_ms_p95": latency.get("p95"), "bytes": event.data.get("bytes")}
         found.append(measurement(topics, "inference", inference, wall))
     return found
+
+
+def data_changed(topics: Topics, found: Census, trained: Census, command: Command, wall: float) -> Record:
+    """Return the event that says why the agent starts a run by itself."""
+    figures = {"files": found.files, "bytes": found.bytes, "new_share": round(found.new_since(trained), 4)}
+    document = {"time": rfc3339(wall), "command": command.label, **figures}
+    return Record("event", topics.event("data_changed"), document)
 
 
 def measurement(topics: Topics, name: str, figures: dict[str, Any], wall: float) -> Record:

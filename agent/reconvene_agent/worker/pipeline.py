@@ -23,6 +23,7 @@ from reconvene_agent.core.plan import Candidate, Plan, infeasible
 from reconvene_agent.core.protocol import SpecializeRequest
 from reconvene_agent.worker import memory, tasks
 from reconvene_agent.worker.channel import Channel, StopRequested
+from reconvene_agent.worker.data.cache import Cache
 from reconvene_agent.worker.data.dataset import Dataset
 from reconvene_agent.worker.data.load import load
 from reconvene_agent.worker.deploy import release
@@ -57,31 +58,42 @@ def specialize(request: SpecializeRequest, channel: Channel) -> dict[str, Any]:
     torch.set_num_threads(request.plan.runtime.training_threads)
     channel.progress(Step.PROBE, 0.0, "verifying the bundle")
     bundle = open_bundle(Path(request.plan.bundle))
-    data = _read_data(request, bundle, channel)
-    run = _Run(request, bundle, data, channel, libraries_mb)
-    outcome = run.earlier_outcome()
-    if outcome is not None:
-        return outcome
-    plan = run.plan()
-    speedup = run.compare(plan)
-    run.make_room()
-    design, prune_document = run.prune(plan)
-    model, training = run.train(design)
-    document = {
-        "plan": msgspec.to_builtins(plan),
-        "prune": {**prune_document, "speedup": speedup.document()},
-        "training": training,
-    }
-    return run.deploy(design, model, Path(request.models), document)
+    cache = Cache(Path(request.work) / "data", request.cache_mb)
+    try:
+        data = _read_data(request, bundle, channel, cache)
+        run = _Run(request, bundle, data, channel, libraries_mb)
+        outcome = run.earlier_outcome()
+        if outcome is not None:
+            return outcome
+        plan = run.plan()
+        speedup = run.compare(plan)
+        run.make_room()
+        design, prune_document = run.prune(plan)
+        model, training = run.train(design)
+        document = {
+            "plan": msgspec.to_builtins(plan),
+            "prune": {**prune_document, "speedup": speedup.document()},
+            "training": training,
+        }
+        return run.deploy(design, model, Path(request.models), document)
+    except AgentError as error:
+        if not error.code.retryable:
+            cache.clear()
+        raise
 
 
-def _read_data(request: SpecializeRequest, bundle: OpenBundle, channel: Channel) -> Dataset:
+def _read_data(request: SpecializeRequest, bundle: OpenBundle, channel: Channel, cache: Cache) -> Dataset:
     def report(fraction: float, note: str) -> None:
         channel.progress(Step.PROBE, fraction, note)
 
-    data = load(Path(request.data), bundle.spec, bundle.manifest.labels, request.training.validation, report)
-    if data.skipped.count:
-        channel.event("warning", {"text": f"{data.skipped.count} images were skipped", "examples": data.skipped.examples})
+    options, labels = request.training, bundle.manifest.labels
+    data = load(Path(request.data), bundle.spec, labels, options.validation, report, cache, options.overlap)
+    skipped = data.skipped
+    if skipped.count and data.anew:
+        told = {"text": skipped.sentence(), "skipped": skipped.counts, "examples": skipped.named()}
+        channel.event("warning", told)
+    for remark in data.remarks:
+        channel.event("warning", {"text": remark})
     return data
 
 
@@ -216,7 +228,7 @@ class _Run:
             "epochs": position.epochs,
             "best_epoch": position.best_epoch,
             "batch": trainer.batch,
-            "images": {"train": len(data.train), "held_out": len(data.validation), "skipped": data.skipped.count},
+            "images": {"train": len(data.train), "held_out": len(data.validation), "skipped": data.skipped.counts},
             "seconds": round(seconds, 3),
             "images_per_second": round(trainer.inputs(position) / seconds, 1),
             "peak_rss_mb": round(peak, 1),
@@ -287,6 +299,7 @@ class _Run:
             accuracy=document["training"]["accuracy"],
             mean=self._data.mean,
             std=self._data.std,
+            data=self._data.census,
         )
         # One that lies there from an attempt that was killed is swept by the next release.
         aside = models / f".{self._work.folder.name}.{os.getpid()}.tmp"

@@ -52,7 +52,12 @@ def methods(
     if data is None and scoring.data is not None and request.method.criterion in NEED_DATA:
         labels = bundle.manifest.labels
         data = load(
-            Path(scoring.data), bundle.spec, labels, scoring.validation, lambda _, note: channel.progress(step, 0.0, note)
+            Path(scoring.data),
+            bundle.spec,
+            labels,
+            scoring.validation,
+            lambda _, note: channel.progress(step, 0.0, note),
+            overlap=scoring.overlap,
         )
 
     @cache

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from reconvene_agent.core.bundle import ModelSpec
 from reconvene_agent.core.errors import AgentError, ErrorCode
-from reconvene_agent.worker.data import arrays
+from reconvene_agent.worker.data import archive as archive_file
+from reconvene_agent.worker.data.cache import Cache
 from reconvene_agent.worker.data.dataset import Dataset
+from reconvene_agent.worker.data.load import load
 
 GREY = ModelSpec("vgg11", (1, 4, 6), 3)
 COLOUR = ModelSpec("vgg11", (3, 4, 6), 3)
@@ -29,7 +31,7 @@ CLASSES = np.arange(COUNT) % 3
 def loaded(folder: Path, spec: ModelSpec, **content: object) -> Dataset:
     path = folder / "data.npz"
     np.savez_compressed(path, **content)
-    return arrays.load(path, spec, ("a", "b", "c"), 0.3)
+    return load(path, spec, ("a", "b", "c"), 0.3, lambda *_: None)
 
 
 def together(data: Dataset) -> dict[bytes, int]:
@@ -189,13 +191,7 @@ def spoiled(value: float, *rows: int) -> NDArray[np.float64]:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"x": spoiled(np.nan, 1, 7, 7, 9), "y": CLASSES}, "3 of the 60 rows of x hold values that are not finite"),
-        ({"x": spoiled(-np.inf, 59), "y": CLASSES}, "1 of the 60 rows of x hold"),
-        ({"x": spoiled(1e39, 0, 1), "y": CLASSES}, "2 of the 60 rows of x hold"),
-        (
-            {"x": spoiled(0.0), "y": CLASSES, "x_val": spoiled(np.nan, 4), "y_val": CLASSES},
-            "1 of the 60 rows of x_val hold",
-        ),
+        ({"x": spoiled(np.nan, *range(31)), "y": CLASSES}, "31 of 60 rows hold values that are not finite, such as x row 0: "),
         ({"x": numbers(COUNT, 3, 8), "y": CLASSES}, "windows of 3×8 do not fit the bundle's input of 2×8"),
         ({"x": numbers(COUNT, 16), "y": CLASSES}, "windows of 16 do not fit"),
         ({"x": numbers(COUNT, 2, 8, 1), "y": CLASSES}, "windows of 2×8×1 do not fit"),
@@ -212,6 +208,50 @@ def test_windows_that_do_not_fit_are_bad_data(tmp_path: Path, content: dict[str,
     assert caught.value.code is ErrorCode.BAD_DATA
     assert str(tmp_path / "data.npz") in caught.value.message
     assert len(caught.value.message.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "rows"), [(np.nan, (1, 7, 9)), (-np.inf, (59,)), (1e39, (0, 1))], ids=["nan", "infinite", "beyond float32"]
+)
+def test_rows_that_are_not_finite_are_skipped_counted_and_named(tmp_path: Path, value: float, rows: tuple[int, ...]) -> None:
+    x = spoiled(value, *rows)
+    data = loaded(tmp_path, WINDOWS, x=x, y=CLASSES)
+    good = np.delete(np.arange(COUNT), rows)
+    assert together(data) == {x[row].astype(np.float32).tobytes(): int(CLASSES[row]) for row in good}
+    assert data.skipped.counts == {"malformed": len(rows)}
+    named = [f"x row {row}: it holds values that are not finite" for row in rows]
+    assert data.skipped.named() == named
+
+
+def test_rows_are_numbered_in_the_array_that_they_are_in(tmp_path: Path) -> None:
+    data = loaded(tmp_path, WINDOWS, x=numbers(COUNT, 2, 8), y=CLASSES, x_val=spoiled(np.nan, 4), y_val=CLASSES)
+    assert (len(data.train), len(data.validation)) == (COUNT, COUNT - 1)
+    assert data.skipped.named() == ["x_val row 4: it holds values that are not finite"]
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("layout", ["C", "F"])
+def test_an_archive_larger_than_what_is_read_at_a_time_is_read_whole(
+    tmp_path: Path, save: Callable[..., None], layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive_file, "CHUNK_BYTES", 7 * 64)
+    x = np.asarray(numbers(COUNT, 2, 8), order=layout)
+    save(tmp_path / "data.npz", x=x, y=CLASSES)
+    data = load(tmp_path / "data.npz", WINDOWS, (), 0.3, lambda *_: None)
+    assert together(data) == {each.tobytes(): int(number) for each, number in zip(x, CLASSES, strict=True)}
+
+
+def test_an_archive_that_unpacks_to_more_than_there_is_room_for_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    x = np.zeros((200_000, 4, 6), dtype=np.uint8)
+    np.savez_compressed(tmp_path / "data.npz", x=x, y=np.arange(len(x)) % 3)
+    assert (tmp_path / "data.npz").stat().st_size < x.nbytes
+    cache = Cache(tmp_path / "work/data", most_mb=4.0)
+    with pytest.raises(
+        AgentError, match=r"need 4\.578 MiB on disk at least, and may take 4: raise specialize\.cache_mb"
+    ) as caught:
+        load(tmp_path / "data.npz", GREY, (), 0.3, lambda *_: None, cache)
+    assert caught.value.code is ErrorCode.NO_DISK
+    assert not (tmp_path / "work").exists()
 
 
 def test_an_archive_without_windows_is_no_data(tmp_path: Path) -> None:
@@ -233,7 +273,7 @@ def test_a_single_array_and_a_pickle_under_the_name_are_bad_data(tmp_path: Path)
         with path.open("wb") as file:
             np.save(file, content, allow_pickle=pickled)
         with pytest.raises(AgentError) as caught:
-            arrays.load(path, GREY, (), 0.3)
+            load(path, GREY, (), 0.3, lambda *_: None)
         assert caught.value.code is ErrorCode.BAD_DATA
 
 
@@ -250,7 +290,7 @@ def test_a_damaged_archive_is_bad_data_or_still_holds_what_it_did(data: st.DataO
 def outcome(path: Path) -> int | ErrorCode:
     """Return how many images an archive holds, or why it holds none."""
     try:
-        data = arrays.load(path, GREY, (), 0.3)
+        data = load(path, GREY, (), 0.3, lambda *_: None)
     except AgentError as error:
         return error.code
     return len(data.train) + len(data.validation)

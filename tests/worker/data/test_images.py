@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import struct
+import time
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from reconvene_agent.worker import memory
 from reconvene_agent.worker.data import images
 from reconvene_agent.worker.data.images import BrokenImageError
 from support.pictures import encoded, noise, png_header
@@ -39,8 +43,9 @@ def test_pixels_are_those_of_the_file_channels_first() -> None:
         (encoded(Image.new("1", (4, 4), 1)), [255, 255, 255]),
         (encoded(Image.new("CMYK", (4, 4), (0, 255, 255, 0)), "JPEG", quality=100, subsampling=0), [255, 0, 0]),
         (encoded(Image.fromarray(np.full((4, 4), 0x8000, dtype=np.uint16))), [128, 128, 128]),
+        (encoded(Image.new("RGB", (4, 4), RED).quantize(4)), [255, 0, 0]),
     ],
-    ids=["rgb", "jpeg", "alpha", "grey", "grey with alpha", "black and white", "cmyk", "16 bit"],
+    ids=["rgb", "jpeg", "alpha", "grey", "grey with alpha", "black and white", "cmyk", "16 bit", "palette"],
 )
 def test_every_kind_of_image_becomes_colour(content: bytes, expected: list[int]) -> None:
     assert one_colour(content) == expected
@@ -55,6 +60,11 @@ def test_a_palette_with_transparent_entries_keeps_its_colours() -> None:
 @pytest.mark.parametrize(("channels", "expected"), [(1, [76]), (3, [255, 0, 0]), (4, [255, 0, 0, 255])])
 def test_the_model_decides_how_many_channels_there_are(channels: int, expected: list[int]) -> None:
     assert one_colour(encoded(Image.new("RGB", (4, 4), RED)), channels) == expected
+
+
+def test_inks_fill_four_channels_too() -> None:
+    cmyk = encoded(Image.new("CMYK", (4, 4), (0, 255, 255, 0)), "JPEG", quality=100, subsampling=0)
+    assert one_colour(cmyk, 4) == [255, 0, 0, 255]
 
 
 def test_sixteen_bits_keep_their_order_and_range() -> None:
@@ -127,6 +137,50 @@ def test_a_broken_image_says_why_in_a_line_that_is_the_same_each_time(content: b
         texts.append(str(caught.value))
     assert texts[0] == texts[1]
     assert len(texts[0].splitlines()) == 1
+
+
+def test_a_bomb_costs_neither_memory_nor_time(tmp_path: Path) -> None:
+    """A whole one: 30 000 by 30 000 pixels, 112 MB in one bit each, and 3.6 GB once they are unpacked to colours."""
+    side, row = 30_000, b"\0" * (1 + 30_000 // 8)
+    deflate = zlib.compressobj(1)
+    content = b"".join(deflate.compress(row * 1000) for _ in range(side // 1000)) + deflate.flush()
+    chunks = ((b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)), (b"IDAT", content), (b"IEND", b""))
+    parts = [struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks]
+    path = tmp_path / "bomb.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    before = memory.settled_mb()
+    memory.start_peak()
+    started = time.process_time()
+    with pytest.raises(BrokenImageError, match="900000000 pixels") as caught:
+        images.read(path, (3, 8, 8))
+    assert caught.value.reason == "too_large"
+    assert time.process_time() - started < 0.5
+    assert memory.peak_mb() - before < 8
+
+
+@pytest.mark.parametrize(
+    ("content", "accepted"),
+    [
+        (encoded(Image.new("L", (7_000, 5_000)), "JPEG"), True),
+        (encoded(Image.new("L", (7_000, 5_000)), "JPEG", progressive=True), False),
+        (png_header(7_000, 5_000), False),
+    ],
+    ids=["scaled down as it is unpacked", "progressive", "png"],
+)
+def test_what_would_be_unpacked_whole_may_be_less_large(content: bytes, accepted: bool) -> None:
+    if accepted:
+        assert images.decode(content, (1, 8, 8)).shape == (1, 8, 8)
+        return
+    with pytest.raises(BrokenImageError, match="7000×5000 pixels are too many to unpack") as caught:
+        images.decode(content, (1, 8, 8))
+    assert caught.value.reason == "too_large"
+
+
+def test_a_mode_that_nothing_is_known_of_is_not_guessed_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "_FAITHFUL", frozenset({"RGB"}))
+    with pytest.raises(BrokenImageError, match="the colour mode L cannot be converted") as caught:
+        images.decode(encoded(Image.new("L", (4, 4))), (3, 4, 4))
+    assert caught.value.reason == "colour"
 
 
 def test_a_damaged_tag_does_no_harm() -> None:

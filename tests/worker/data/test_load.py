@@ -43,6 +43,6 @@ def test_a_file_of_another_kind_and_a_pipe_are_bad_data(tmp_path: Path) -> None:
     (tmp_path / "data.zip").touch()
     os.mkfifo(tmp_path / "pipe.npz")
     for name in ("data.zip", "pipe.npz"):
-        with pytest.raises(AgentError, match="neither a folder of images nor") as caught:
+        with pytest.raises(AgentError, match="is not what vgg11 learns from: name a folder of images or") as caught:
             loaded(tmp_path / name)
         assert caught.value.code is ErrorCode.BAD_DATA

@@ -23,7 +23,11 @@ from reconvene_agent.core.plan import named
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", type=shared.path, required=True, metavar="DIR", help="the dense model as it was shipped")
     parser.add_argument(
-        "--data", type=shared.path, required=True, metavar="PATH", help="folders DIR/<class>/*.jpg or an .npz file"
+        "--data",
+        type=shared.path,
+        required=True,
+        metavar="PATH",
+        help="folders DIR/<class>/*.jpg or .csv, a CSV or .npz file",
     )
     parser.add_argument(
         "--out", type=shared.path, required=True, metavar="DIR", help="where releases go; DIR/current is the new one"

@@ -15,6 +15,7 @@ from reconvene_agent import __version__
 from reconvene_agent.core import atomic, clock
 from reconvene_agent.core import release as releases
 from reconvene_agent.core.bundle import ModelSpec
+from reconvene_agent.core.census import Census
 from reconvene_agent.core.options import MethodOptions
 from reconvene_agent.core.release import Latency, Precision, Release
 from reconvene_agent.core.shelf import Shelf
@@ -38,6 +39,7 @@ class Facts:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     precision: Precision = "float32"
+    data: Census | None = None
 
 
 def notes(facts: Facts) -> dict[str, str]:
@@ -99,6 +101,7 @@ def promote(aside: Path, models: Path, facts: Facts, latency: Latency, refused: 
         onnx_bytes=onnx.stat().st_size,
         precision=facts.precision,
         refused=tuple(refused),
+        data=facts.data,
     )
     atomic.write_bytes(aside / releases.MANIFEST, msgspec.json.format(msgspec.json.encode(release), indent=1))
     shelf = Shelf(models)

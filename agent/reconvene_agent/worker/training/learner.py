@@ -113,7 +113,7 @@ class Learner:
     def _learn(self, piece: Tensor, count: int, changes: torch.Generator) -> float:
         """Add the gradients of some of a batch's ``count`` inputs; return their share of its mean loss."""
         numbers = piece.numpy()
-        raw = torch.from_numpy(self._data.train.inputs[numbers])
+        raw = torch.from_numpy(self._data.train.take(numbers))
         if self._change is not None:
             raw = self._change(raw, changes)
         classes = torch.from_numpy(self._data.train.classes[numbers]).to(self._device)
