@@ -292,3 +292,11 @@ def test_equally_named_boards_differ(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_sections_have_defaults_that_are_valid() -> None:
     assert msgspec.convert(msgspec.to_builtins(Config()), Config) == Config()
     assert BrokerSection().url == ""
+
+
+def test_training_windows_are_checked_one_by_one() -> None:
+    assert decode({"worker": {"windows": ["01:00-05:00", "22:00-06:00"]}}).worker.windows == ("01:00-05:00", "22:00-06:00")
+    assert mistakes({"worker": {"windows": ["01:00-05:00", "1-5", "02:00-02:00"]}}) == [
+        "worker.windows: '1-5' must look like 01:00-05:00",
+        "worker.windows: '02:00-02:00' must end at another time than it begins; 00:00-24:00 is the whole day",
+    ]

@@ -65,7 +65,7 @@ def spool(tmp_path: Path) -> Spool:
 
 @pytest.fixture
 def executor(config: Config, inbox: Inbox, disk: Disk, spool: Spool) -> Iterator[Executor]:
-    control = ControlServer(config.socket_path, lambda _: None)
+    control = ControlServer(config.socket_path, lambda *_: None)
     made = Executor(config, profile(), inbox, disk, spool, None, control)  # type: ignore[arg-type]
     yield made
     control.close()
@@ -119,7 +119,7 @@ def test_what_is_forgotten_meanwhile_does_not_come_back(executor: Executor, disk
 
 
 def test_the_last_chance_to_store_is_at_the_end(config: Config, inbox: Inbox, disk: Disk, spool: Spool, tmp_path: Path) -> None:
-    control = ControlServer(config.socket_path, lambda _: None)
+    control = ControlServer(config.socket_path, lambda *_: None)
     executor = Executor(config, profile(), inbox, disk, spool, None, control)  # type: ignore[arg-type]
     disk.full = True
     executor.carry_out([do.Save(command())])

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
-from reconvene_agent.core import topics
+from reconvene_agent.core import topics, windows
 from reconvene_agent.core.budget import BudgetLimits
 from reconvene_agent.core.decoding import from_toml
 from reconvene_agent.core.errors import UsageError
@@ -87,6 +87,7 @@ class WorkerSection(Struct, frozen=True, forbid_unknown_fields=True):
         stall_timeout_s: longest silence before a worker counts as hung.
         stop_timeout_s: from being asked to stop until it is killed.
         attempts: how often a job may be started before it is given up.
+        windows: times of the day, local, within which jobs may train, such as 01:00-05:00; none: at any time.
     """
 
     python: str = ""
@@ -94,6 +95,7 @@ class WorkerSection(Struct, frozen=True, forbid_unknown_fields=True):
     stall_timeout_s: Seconds = 600.0
     stop_timeout_s: Seconds = 10.0
     attempts: Annotated[int, Meta(ge=1, le=20)] = 3
+    windows: tuple[str, ...] = ()
 
 
 class TelemetrySection(Struct, frozen=True, forbid_unknown_fields=True):
@@ -146,6 +148,11 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     def status_path(self) -> Path:
         """The last known status, for when the agent does not run."""
         return self.state_dir / "status.json"
+
+    @property
+    def pause_path(self) -> Path:
+        """What says that work is paused on command; there as long as it is."""
+        return self.state_dir / "paused.json"
 
     @property
     def bundles_dir(self) -> Path:
@@ -232,6 +239,7 @@ def _cross_checks(config: Config) -> list[str]:
         value = getattr(broker, name)
         if value and not _may_be_file(Path(value)):
             problems.append(f"broker.{name}: {value} is not a file")
+    problems += [f"worker.windows: {mistake}" for text in config.worker.windows if (mistake := windows.mistake(text))]
     return problems
 
 

@@ -65,7 +65,11 @@ class PingArgs(Struct, frozen=True, forbid_unknown_fields=True):
     """``ping`` takes no arguments; it answers with the agent's state."""
 
 
-Args = SpecializeArgs | PlanArgs | CancelArgs | PingArgs
+class PauseArgs(Struct, frozen=True, forbid_unknown_fields=True):
+    """``pause`` and ``resume`` take no arguments; they answer with what work waits for then."""
+
+
+Args = SpecializeArgs | PlanArgs | CancelArgs | PingArgs | PauseArgs
 
 
 class Operation(Struct, frozen=True):
@@ -80,6 +84,8 @@ OPERATIONS: dict[str, Operation] = {
     "specialize": Operation(SpecializeArgs, "Fit the shipped model to this board, train it on local data and deploy it.", True),
     "plan": Operation(PlanArgs, "Find the width multiplier and the sparsity that fit the budget on this board.", True),
     "cancel": Operation(CancelArgs, "Stop the running command, or the one named.", False),
+    "pause": Operation(PauseArgs, "Let the running job keep a checkpoint and wait, and start no other, until resume.", False),
+    "resume": Operation(PauseArgs, "Go on after pause.", False),
     "ping": Operation(PingArgs, "Answer with the agent's state.", False),
 }
 

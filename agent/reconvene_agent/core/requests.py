@@ -41,11 +41,15 @@ def resolve_budget(profile: Profile, config: Config, asked: BudgetLimits, asked_
 
 
 class Board(msgspec.Struct, frozen=True):
-    """The board at hand: what it is, what is known of its kind, and how its owner configured it."""
+    """The board at hand: what it is, what is known of its kind, and how its owner configured it.
+
+    ``ceilings_mb`` are what limits on memory must not exceed, by name.
+    """
 
     config: Config
     profile: Profile
     device: Device
+    ceilings_mb: dict[str, float] = {}
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -77,7 +81,7 @@ class Board(msgspec.Struct, frozen=True):
 
         ``data`` serve the criteria that score by the loss on them.
         """
-        budget = resolve_budget(self.profile, self.config, args.budget, asked_by, self.device)
+        budget = budgets.under(resolve_budget(self.profile, self.config, args.budget, asked_by, self.device), self.ceilings_mb)
         return PlanRequest(
             bundle=str(bundle),
             budget=budget,

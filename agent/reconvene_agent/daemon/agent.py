@@ -18,11 +18,13 @@ from reconvene_agent.core.messages import decode_object
 from reconvene_agent.core.release import Release
 from reconvene_agent.daemon import announce, events, reports, status
 from reconvene_agent.daemon import effects as do
-from reconvene_agent.daemon.alarms import Alarms
+from reconvene_agent.daemon.alarms import Alarms, Name
 from reconvene_agent.daemon.commands import Commands
 from reconvene_agent.daemon.effects import Effect
 from reconvene_agent.daemon.events import Event
 from reconvene_agent.daemon.identity import Identity
+from reconvene_agent.daemon.pauses import Guard
+from reconvene_agent.daemon.probe.strain import Strain
 from reconvene_agent.daemon.status import Broker
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
 
@@ -34,13 +36,25 @@ Effects = Iterator[Effect]
 
 
 class Agent:
-    """One agent. ``known`` is what the journal held; ``defaults`` fills in what commands leave out."""
+    """One agent. ``known`` is what the journal held; ``defaults`` fills in what commands leave out.
 
-    def __init__(self, identity: Identity, config: Config, known: Iterable[Command], defaults: dict[str, Any], now: Now) -> None:
+    ``guard`` has seen the board already.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        config: Config,
+        known: Iterable[Command],
+        defaults: dict[str, Any],
+        now: Now,
+        guard: Guard,
+    ) -> None:
         self._identity = identity
         self._topics = identity.topics
         self._config = config
-        self._commands = Commands(identity, config, known, defaults)
+        self._commands = Commands(identity, config, known, defaults, guard)
+        self._guard = guard
         self._started = now.mono
         self._alarms = Alarms(identity.topics)
         self._broker = Broker(config.broker.url)
@@ -61,9 +75,12 @@ class Agent:
             events.Acknowledged: lambda event, _now: commands.acknowledged(event.token),
             events.LaunchFailed: commands.launch_failed,
             events.JournalFailed: commands.journal_failed,
+            events.Launched: commands.launched,
             events.Sampled: self._on_sampled,
+            events.Looked: lambda event, now: self._feel(event.strain, now),
             events.ReleaseRead: self._on_release_read,
             events.StatusAsked: self._on_status_asked,
+            events.PauseAsked: self._on_pause_asked,
             events.StopAsked: lambda _event, now: commands.stop_for_shutdown(now),
             events.Tick: self._on_tick,
             WorkerSaid: commands.worker_said,
@@ -103,6 +120,8 @@ class Agent:
             self._release,
             self._device,
             self._alarms.problems,
+            self._commands.paused.first,
+            self._commands.paused.waits_for,
         )
 
     # --- life of the process ---------------------------------------------------------------------------------------------
@@ -135,6 +154,15 @@ class Agent:
         if first:
             yield announce.twin(self._identity, "hardware", announce.hardware(event.device))
         yield reports.measurement(self._topics, "system", event.figures, now.wall)
+        power = event.device.power
+        yield from self._feel(Strain(event.device.temperature_c, None if power is None else power.under_voltage), now)
+
+    def _feel(self, strain: Strain, now: Now) -> Effects:
+        """Take in how the board fares, and let the fleet know when it fares badly."""
+        self._guard.feel(strain, now)
+        states: tuple[tuple[Name, str], ...] = (("over_temperature", self._guard.heat), ("under_voltage", self._guard.weakness))
+        for name, text in states:
+            yield from self._alarms.sound(name, text, "major", now.wall) if text else self._alarms.clear(name)
 
     def _on_release_read(self, event: events.ReleaseRead, _now: Now) -> Effects:
         if event.release != self._release and event.release is not None:
@@ -143,6 +171,10 @@ class Agent:
 
     def _on_status_asked(self, event: events.StatusAsked, now: Now) -> Effects:
         yield do.Answer(event.ticket, self.status(now))
+
+    def _on_pause_asked(self, event: events.PauseAsked, now: Now) -> Effects:
+        yield from self._commands.paused.order("command line" if event.pause else "", now)
+        yield do.Answer(event.ticket, {"paused": self._commands.paused.text(now)})
 
     # --- the broker ------------------------------------------------------------------------------------------------------
 

@@ -71,6 +71,16 @@ class Sample(Struct, frozen=True):
     """Probe the board."""
 
 
+class Look(Struct, frozen=True):
+    """See how the board fares, no more than that."""
+
+
+class KeepPause(Struct, frozen=True):
+    """Keep on disk who has paused everything on command, or, when empty, that nobody has."""
+
+    ordered_by: str
+
+
 class ReadRelease(Struct, frozen=True):
     """Look up the current release."""
 
@@ -109,6 +119,8 @@ Effect = (
     | EndWorker
     | Clean
     | Sample
+    | Look
+    | KeepPause
     | ReadRelease
     | Answer
     | Remember

@@ -9,6 +9,7 @@ from msgspec import Struct
 from reconvene_agent.core.device import Device
 from reconvene_agent.core.errors import ErrorCode
 from reconvene_agent.core.release import Release
+from reconvene_agent.daemon.probe.strain import Strain
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
 
 
@@ -71,6 +72,19 @@ class Sampled(Struct, frozen=True):
     device: Device
 
 
+class Looked(Struct, frozen=True):
+    """It was seen how the board fares."""
+
+    strain: Strain
+
+
+class Launched(Struct, frozen=True):
+    """A worker for the command ``key`` is being started; ``limits_mb`` are the limits of memory that it was told, by name."""
+
+    key: str
+    limits_mb: dict[str, float]
+
+
 class ReleaseRead(Struct, frozen=True):
     """The current release, looked up on disk."""
 
@@ -81,6 +95,13 @@ class StatusAsked(Struct, frozen=True):
     """Somebody asks on the local socket; the answer goes to ``ticket``."""
 
     ticket: int
+
+
+class PauseAsked(Struct, frozen=True):
+    """Somebody asks on the local socket to pause, or else to go on; the answer goes to ``ticket``."""
+
+    ticket: int
+    pause: bool
 
 
 class StopAsked(Struct, frozen=True):
@@ -99,9 +120,12 @@ Event = (
     | Acknowledged
     | LaunchFailed
     | JournalFailed
+    | Launched
     | Sampled
+    | Looked
     | ReleaseRead
     | StatusAsked
+    | PauseAsked
     | StopAsked
     | Tick
     | WorkerSaid

@@ -14,7 +14,7 @@ from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.job import Command
 from reconvene_agent.core.profile import Profile
 from reconvene_agent.daemon import effects as do
-from reconvene_agent.daemon import events, launch
+from reconvene_agent.daemon import events, launch, order
 from reconvene_agent.daemon.control import ControlServer
 from reconvene_agent.daemon.database import DatabaseFullError
 from reconvene_agent.daemon.effects import Effect
@@ -23,7 +23,9 @@ from reconvene_agent.daemon.journal import Journal
 from reconvene_agent.daemon.mqtt import Connection
 from reconvene_agent.daemon.outbox import Outbox
 from reconvene_agent.daemon.probe.device import probe_device
+from reconvene_agent.daemon.probe.files import HOST
 from reconvene_agent.daemon.probe.sample import system_sample
+from reconvene_agent.daemon.probe.strain import read_strain
 from reconvene_agent.daemon.spool import Spool
 from reconvene_agent.daemon.worker_process import WorkerProcess
 
@@ -63,6 +65,8 @@ class Executor:
             do.EndWorker: self._end_worker,
             do.Clean: lambda effect: atomic.remove_tree(launch.work_folder(self._config, effect.key)),
             do.Sample: self._sample,
+            do.Look: lambda _: self._inbox.post_now(events.Looked(read_strain(HOST))),
+            do.KeepPause: self._keep_pause,
             do.ReadRelease: lambda _: self._inbox.post_now(events.ReleaseRead(release.current(self._config.models_dir))),
             do.Answer: lambda effect: self._control.answer(effect.ticket, effect.document),
             do.Remember: self._remember,
@@ -113,6 +117,7 @@ class Executor:
         key = effect.command.key
         try:
             request, threads = launch.request_for(effect.command, self._config, self._profile)
+            self._inbox.post_now(events.Launched(key, launch.memory_limits(request)))
             log = _log.getChild("worker").info
             self._worker = WorkerProcess(key, request, self._inbox.post, log, self._config.worker.python, threads)
         except AgentError as error:
@@ -132,6 +137,12 @@ class Executor:
     def _sample(self, _effect: do.Sample) -> None:
         figures = system_sample(self._config.state_dir)
         self._inbox.post_now(events.Sampled(figures, probe_device(self._config.state_dir)))
+
+    def _keep_pause(self, effect: do.KeepPause) -> None:
+        try:
+            order.keep(self._config.pause_path, effect.ordered_by)
+        except (AgentError, OSError) as error:
+            _log.error("that work is %spaused cannot be kept over a restart: %s", "" if effect.ordered_by else "not ", error)
 
     def _remember(self, effect: do.Remember) -> None:
         try:

@@ -7,13 +7,14 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from reconvene_agent.core import budget as budgets
 from reconvene_agent.core import bundle
 from reconvene_agent.core.config import Config
 from reconvene_agent.core.errors import AgentError, BundleError, ErrorCode, UsageError
 from reconvene_agent.core.job import Command
 from reconvene_agent.core.messages import PlanArgs, SpecializeArgs, decode_args
 from reconvene_agent.core.profile import Profile
-from reconvene_agent.core.protocol import Request
+from reconvene_agent.core.protocol import PlanRequest, Request, SpecializeRequest
 from reconvene_agent.core.requests import Board
 from reconvene_agent.daemon.book import envelope_of
 from reconvene_agent.daemon.probe.device import probe_device
@@ -34,7 +35,7 @@ def inside(folder: Path, name: str, trusted: str) -> Path:
 
 
 def work_folder(config: Config, key: str) -> Path:
-    """Return where a job keeps what must survive an interruption."""
+    """Return the folder of all that a job keeps."""
     return config.state_dir / "jobs" / key
 
 
@@ -50,7 +51,7 @@ def request_for(command: Command, config: Config, profile: Profile) -> tuple[Req
             f"only {device.storage.free_mb:.0f} MiB are free in {config.state_dir}, at least {MIN_FREE_MB:.0f} are needed",
             ErrorCode.NO_DISK,
         )
-    board = Board(config, profile, device)
+    board = Board(config, profile, device, command.ceilings_mb or {})
     args = decode_args(command.op, envelope_of(command).args, board.defaults)
     assert isinstance(args, PlanArgs)
     if args.bundle is msgspec.UNSET:
@@ -68,5 +69,17 @@ def request_for(command: Command, config: Config, profile: Profile) -> tuple[Req
     if not os.access(data, os.R_OK):
         raise AgentError(f"there are no readable data {args.data!r} in {config.data_dir}", ErrorCode.NO_DATA)
     work = work_folder(config, command.key)
+    if command.ceilings_mb is not None:  # nothing of what was planned and settled before must be gone on with
+        work /= f"{command.key}-replanned"
     request = board.specialize_request(folder, data, work, config.models_dir, args, "command")
     return request, request.plan.runtime.training_threads
+
+
+def memory_limits(request: Request) -> dict[str, float]:
+    """Return the limits of memory in a request, by name, in MiB."""
+    plan = request.plan if isinstance(request, SpecializeRequest) else request
+    assert isinstance(plan, PlanRequest)
+    limits = {name: limit.value for name, limit in plan.budget.limits() if name in budgets.MEMORY}
+    if plan.scoring.memory_mb is not None:  # what is available now limits training too
+        limits["training_memory_mb"] = plan.scoring.memory_mb
+    return limits

@@ -18,6 +18,7 @@ from reconvene_agent.cli.output import answer, size
 from reconvene_agent.core import bundle
 from reconvene_agent.core.messages import SpecializeArgs, decode_args
 from reconvene_agent.core.plan import named
+from reconvene_agent.daemon.pauses import Guard
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     identity = msgspec.json.encode((str(arguments.bundle.resolve()), str(arguments.data.resolve()), args))
     work = out / f".work-{hashlib.sha256(identity).hexdigest()[:12]}"
     request = board.specialize_request(arguments.bundle.resolve(), arguments.data.resolve(), work, out, args, "command line")
-    document = run_worker(request, board.config.worker, request.plan.runtime.training_threads, arguments.debug)
+    threads, guard = request.plan.runtime.training_threads, Guard(board.profile.thermal)
+    document = run_worker(request, board.config.worker, threads, arguments.debug, guard)
     # Kept until here, so that a run that was stopped goes on where it was; a finished one starts anew next time.
     shutil.rmtree(work, ignore_errors=True)
     return answer(document, arguments.json, _show)
