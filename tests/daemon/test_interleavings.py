@@ -218,6 +218,13 @@ class World(RuleBasedStateMachine):
         self.cleared.discard(label)
         self.send(TOPICS.command(*label.split("/")), msgspec.json.encode(message))
 
+    @rule(label=st.sampled_from(LABELS[:3]))
+    def a_job_is_sent_and_arrives(self, label: str) -> None:
+        if not self.connected:
+            self.the_connection_begins(False)
+        self.a_command_is_sent(label, {}, None, None, None)
+        self.settle()
+
     @rule(label=st.sampled_from(LABELS), payload=st.sampled_from([b"", b"{", b"[]", b'{"status":"executing","rev":9}']))
     def something_odd_is_sent(self, label: str, payload: bytes) -> None:
         if not payload:

@@ -181,7 +181,7 @@ class Commands:
 
     def start_due(self, now: Now) -> Effects:
         """Start, or refuse as expired, the commands whose time has come, as far as the board may work."""
-        self.paused.hold = None
+        reason = None
         for command in self._book.scheduled():
             if self._book.get(command.label) is not command:
                 continue  # one before it has just canceled it
@@ -197,12 +197,13 @@ class Commands:
             elif self._started is not None or self.stopping:
                 continue
             elif hold is not None:
+                reason = reason or hold
                 late = self.paused.cannot_wait(command, hold, now)
                 yield from self.paused.wait(command, hold, now) if late is None else self._finish(late)
             elif self._guard.fresh(now):
                 yield from self._launch(advance(command, now.wall, Status.EXECUTING), now)
         yield from self._heed(now)
-        self.paused.hold = self.paused.hold or self._guard.order
+        self.paused.note(reason, now)
         yield from self.paused.watch(self.running is not None, now)
 
     def _heed(self, now: Now) -> Effects:

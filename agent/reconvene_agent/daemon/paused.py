@@ -71,7 +71,6 @@ class Paused:
 
     def wait(self, command: Command, hold: Hold, now: Now) -> Effects:
         """Tell what a command waits for, if that is news."""
-        self.hold = hold
         if command.reason == hold.reason:
             return
         command = advance(command, now.wall, reason=hold.reason)
@@ -80,6 +79,10 @@ class Paused:
         yield announce.state(self._topics, command)
         yield do.Log("info", f"{command.label} is {hold.reason}")
         yield reports.event(self._topics, "paused", now.wall, command=command.label, cause=hold.cause, reason=hold.text)
+
+    def note(self, waits_for: Hold | None, now: Now) -> None:
+        """Note what keeps a job waiting now: the paused one, else those for which ``waits_for`` holds."""
+        self.hold = (None if self.job is None else self.guard.hold(self.job.op, now)) or waits_for or self.guard.order
 
     def goes_on(self, command: Command, now: Now) -> Effects:
         """Tell that a command is paused no more, if it was."""
