@@ -71,8 +71,9 @@ def run_worker(
     resumable = isinstance(request, protocol.SpecializeRequest)
     try:
         with progress_for(sys.stderr) as progress:
+            paused = ""
             while True:
-                _wait_for_the_board(guard, events, progress)
+                _wait_for_the_board(guard, events, progress, paused)
                 worker = WorkerProcess("foreground", request, events.put, say if debug else _drop, limits.python, threads)
                 try:
                     talk = _Conversation(worker, Supervision(limits, time.monotonic()), progress, resumable, guard)
@@ -81,6 +82,7 @@ def run_worker(
                     worker.kill()
                 if result is not None:
                     return result
+                paused = talk.paused
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -97,13 +99,12 @@ def _hold(guard: Guard) -> Hold | None:
     return guard.hold("specialize", now)
 
 
-def _wait_for_the_board(guard: Guard | None, events: queue.SimpleQueue[Event], progress: Progress) -> None:
-    """Wait until nothing keeps a worker from being started.
+def _wait_for_the_board(guard: Guard | None, events: queue.SimpleQueue[Event], progress: Progress, told: str) -> None:
+    """Wait until nothing keeps a worker from being started; ``told`` is why the one before was paused, as was said.
 
     Raises:
         StoppedError: the user does not wait so long.
     """
-    told = ""
     while guard is not None and (hold := _hold(guard)) is not None:
         if hold.reason != told:
             told = hold.reason
@@ -128,7 +129,8 @@ class _Conversation:
         self._progress = progress
         self._outcome: Done | Failed | Suspended | None = None
         self._stopped_by: signal.Signals | None = None
-        self._paused = False
+        self.paused = ""
+        """Why the worker was asked to leave for a while."""
         self._guard = guard
         self._look_at = float("inf") if guard is None else time.monotonic() + LOOK_EVERY_S
 
@@ -155,9 +157,9 @@ class _Conversation:
             return
         self._look_at = time.monotonic() + LOOK_EVERY_S
         hold = _hold(self._guard)
-        if hold is not None and not (self._paused or self._stopped_by or self._outcome):
-            self._paused = True
-            self._progress.say(hold.reason)
+        if hold is not None and not (self.paused or self._stopped_by or self._outcome):
+            self.paused = hold.reason
+            self._progress.say(self.paused)
             self._ask_to_suspend()
 
     def _enforce(self) -> None:
@@ -197,7 +199,7 @@ class _Conversation:
             raise AgentError(self._outcome.message, self._outcome.code, self._outcome.result)
         if self._stopped_by is not None:
             raise StoppedError(self._stopped_by, STOPPED if self._resumable else "stopped: nothing was changed")
-        if self._paused:
+        if self.paused:
             return None
         code, detail = explain(ended, self._supervision.verdict)
         raise AgentError(detail, code)

@@ -14,7 +14,7 @@ from reconvene_agent.core.config import Config
 from reconvene_agent.core.device import Device
 from reconvene_agent.core.messages import PlanArgs, SpecializeArgs
 from reconvene_agent.core.profile import Profile
-from reconvene_agent.core.protocol import PlanRequest, Runtime, Scoring, SpecializeRequest
+from reconvene_agent.core.protocol import PlanRequest, Request, Runtime, Scoring, SpecializeRequest
 
 
 def runtime(profile: Profile, device: Device) -> Runtime:
@@ -100,3 +100,13 @@ class Board(msgspec.Struct, frozen=True):
         """Return the request for a whole run: the plan, then training on ``data``, a release below ``models``."""
         plan = self.plan_request(bundle, args, asked_by, args.training.batch, data)
         return SpecializeRequest(plan=plan, training=args.training, data=str(data), work=str(work), models=str(models))
+
+
+def memory_limits(request: Request) -> dict[str, float]:
+    """Return the limits of memory in a request for a plan or a whole run, by name, in MiB."""
+    plan = request.plan if isinstance(request, SpecializeRequest) else request
+    assert isinstance(plan, PlanRequest)
+    limits = {name: limit.value for name, limit in plan.budget.limits() if name in budgets.MEMORY}
+    if plan.scoring.memory_mb is not None:  # what is available now limits training too
+        limits["training_memory_mb"] = plan.scoring.memory_mb
+    return limits

@@ -13,6 +13,7 @@ from reconvene_agent.core.config import Config
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.job import Command
 from reconvene_agent.core.profile import Profile
+from reconvene_agent.core.requests import memory_limits
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon import events, launch, order
 from reconvene_agent.daemon.control import ControlServer
@@ -117,7 +118,7 @@ class Executor:
         key = effect.command.key
         try:
             request, threads = launch.request_for(effect.command, self._config, self._profile)
-            self._inbox.post_now(events.Launched(key, launch.memory_limits(request)))
+            self._inbox.post_now(events.Launched(key, memory_limits(request)))
             log = _log.getChild("worker").info
             self._worker = WorkerProcess(key, request, self._inbox.post, log, self._config.worker.python, threads)
         except AgentError as error:

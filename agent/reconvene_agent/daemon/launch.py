@@ -7,14 +7,13 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from reconvene_agent.core import budget as budgets
 from reconvene_agent.core import bundle
 from reconvene_agent.core.config import Config
 from reconvene_agent.core.errors import AgentError, BundleError, ErrorCode, UsageError
 from reconvene_agent.core.job import Command
 from reconvene_agent.core.messages import PlanArgs, SpecializeArgs, decode_args
 from reconvene_agent.core.profile import Profile
-from reconvene_agent.core.protocol import PlanRequest, Request, SpecializeRequest
+from reconvene_agent.core.protocol import Request
 from reconvene_agent.core.requests import Board
 from reconvene_agent.daemon.book import envelope_of
 from reconvene_agent.daemon.probe.device import probe_device
@@ -73,13 +72,3 @@ def request_for(command: Command, config: Config, profile: Profile) -> tuple[Req
         work /= f"{command.key}-replanned"
     request = board.specialize_request(folder, data, work, config.models_dir, args, "command")
     return request, request.plan.runtime.training_threads
-
-
-def memory_limits(request: Request) -> dict[str, float]:
-    """Return the limits of memory in a request, by name, in MiB."""
-    plan = request.plan if isinstance(request, SpecializeRequest) else request
-    assert isinstance(plan, PlanRequest)
-    limits = {name: limit.value for name, limit in plan.budget.limits() if name in budgets.MEMORY}
-    if plan.scoring.memory_mb is not None:  # what is available now limits training too
-        limits["training_memory_mb"] = plan.scoring.memory_mb
-    return limits
