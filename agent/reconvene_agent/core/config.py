@@ -114,6 +114,20 @@ class SpecializeSection(Struct, frozen=True, forbid_unknown_fields=True):
     width_multipliers: Multipliers = DEFAULT_WIDTH_MULTIPLIERS
 
 
+class DriftSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether the deployed model still fits.
+
+    Attributes:
+        sustained_s: how long it must be over its budget until that is an alarm.
+        check_interval_s: between two timings of the model, when nothing else is going on; 0: it is never timed.
+        timeout_s: when the worker that times it is given up.
+    """
+
+    sustained_s: Seconds = 600.0
+    check_interval_s: Annotated[float, Meta(ge=0)] = 0.0
+    timeout_s: Seconds = 120.0
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -122,6 +136,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     worker: WorkerSection = WorkerSection()
     telemetry: TelemetrySection = TelemetrySection()
     specialize: SpecializeSection = SpecializeSection()
+    drift: DriftSection = DriftSection()
     budget: BudgetLimits = BudgetLimits()
     method: MethodOptions = MethodOptions()
     training: TrainingOptions = TrainingOptions()

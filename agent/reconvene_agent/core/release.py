@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from reconvene_agent.core import atomic
+from reconvene_agent.core.budget import Budget
 from reconvene_agent.core.bundle import ModelSpec
 from reconvene_agent.core.decoding import from_json
 from reconvene_agent.core.errors import UsageError
@@ -45,6 +46,8 @@ class Release(Struct, frozen=True):
         mean, std: per input channel or feature, of pixels scaled to 0..1; what an application must normalise with.
         onnx_sha256, onnx_bytes: the deployed file.
         created: UTC, RFC 3339.
+        memory_mb: what one inference takes, weights and live activations; 0 where that was not noted.
+        budget: the limits that it was made for.
     """
 
     version: str
@@ -65,6 +68,8 @@ class Release(Struct, frozen=True):
     std: tuple[float, ...]
     onnx_sha256: str
     onnx_bytes: int
+    memory_mb: float = 0.0
+    budget: Budget = Budget()
 
 
 _VERSION = re.compile(r"r\d{4,9}-[0-9a-f]{8}")

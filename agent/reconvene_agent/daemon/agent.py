@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from msgspec import UNSET
+
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.config import Config
 from reconvene_agent.core.device import Device
@@ -16,10 +18,11 @@ from reconvene_agent.core.errors import UsageError
 from reconvene_agent.core.job import Command
 from reconvene_agent.core.messages import decode_object
 from reconvene_agent.core.release import Release
-from reconvene_agent.daemon import announce, events, reports, status
+from reconvene_agent.daemon import announce, drift, events, reports, status
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon.alarms import Alarms, Name
 from reconvene_agent.daemon.commands import Commands
+from reconvene_agent.daemon.drift import Drift
 from reconvene_agent.daemon.effects import Effect
 from reconvene_agent.daemon.events import Event
 from reconvene_agent.daemon.identity import Identity
@@ -57,6 +60,8 @@ class Agent:
         self._guard = guard
         self._started = now.mono
         self._alarms = Alarms(identity.topics)
+        reserve = 0.0 if config.budget.reserve_mb is UNSET else config.budget.reserve_mb
+        self._drift = Drift(identity.topics, self._alarms, config.drift, reserve, now.mono)
         self._broker = Broker(config.broker.url)
         self._announced = False
         self._settle_at: float | None = None
@@ -83,8 +88,10 @@ class Agent:
             events.PauseAsked: self._on_pause_asked,
             events.StopAsked: lambda _event, now: commands.stop_for_shutdown(now),
             events.Tick: self._on_tick,
-            WorkerSaid: commands.worker_said,
-            WorkerEnded: commands.worker_ended,
+            WorkerSaid: self._on_worker_said,
+            WorkerEnded: lambda event, now: (
+                self._drift.ended(event) if event.key == drift.KEY else commands.worker_ended(event, now)
+            ),
         }
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
@@ -105,7 +112,7 @@ class Agent:
 
     def due(self, now: Now) -> float:
         """Return when, on the monotonic clock, the agent wants a Tick if nothing happens before."""
-        times = (self._sample_at, self._tidy_at, self._settle_at, self._commands.due(now))
+        times = (self._sample_at, self._tidy_at, self._settle_at, self._commands.due(now), self._drift.due)
         return min(time for time in times if time is not None)
 
     def status(self, now: Now) -> dict[str, Any]:
@@ -147,6 +154,13 @@ class Agent:
             self._tidy_at = now.mono + TIDY_EVERY_S
             yield from self._commands.tidy(now, self._announced)
         yield from self._commands.supervise(now)
+        yield from self._drift.step(self._commands.state == "idle", now)
+
+    def _on_worker_said(self, event: WorkerSaid, now: Now) -> Effects:
+        if event.key == drift.KEY:
+            yield from self._drift.said(event, self._commands.state == "idle", now)
+        else:
+            yield from self._commands.worker_said(event, now)
 
     def _on_sampled(self, event: events.Sampled, now: Now) -> Effects:
         first = self._device is None
@@ -154,6 +168,7 @@ class Agent:
         if first:
             yield announce.twin(self._identity, "hardware", announce.hardware(event.device))
         yield reports.measurement(self._topics, "system", event.figures, now.wall)
+        yield from self._drift.sampled(event.device.memory.available_mb, now)
         power = event.device.power
         yield from self._feel(Strain(event.device.temperature_c, None if power is None else power.under_voltage), now)
 
@@ -168,6 +183,7 @@ class Agent:
         if event.release != self._release and event.release is not None:
             yield announce.twin(self._identity, "model", announce.model(event.release))
         self._release = event.release
+        yield from self._drift.deployed(event.release)
 
     def _on_status_asked(self, event: events.StatusAsked, now: Now) -> Effects:
         yield do.Answer(event.ticket, self.status(now))

@@ -75,6 +75,14 @@ class Look(Struct, frozen=True):
     """See how the board fares, no more than that."""
 
 
+class TimeModel(Struct, frozen=True):
+    """Start a worker that times the deployed model."""
+
+
+class EndTiming(Struct, frozen=True):
+    """Kill the worker that times the deployed model."""
+
+
 class KeepPause(Struct, frozen=True):
     """Keep on disk who has paused everything on command, or, when empty, that nobody has."""
 
@@ -120,6 +128,8 @@ Effect = (
     | Clean
     | Sample
     | Look
+    | TimeModel
+    | EndTiming
     | KeepPause
     | ReadRelease
     | Answer

@@ -13,9 +13,10 @@ from reconvene_agent.core.config import Config
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.job import Command
 from reconvene_agent.core.profile import Profile
-from reconvene_agent.core.requests import memory_limits
+from reconvene_agent.core.protocol import TimeRequest
+from reconvene_agent.core.requests import memory_limits, runtime
+from reconvene_agent.daemon import drift, events, launch, order
 from reconvene_agent.daemon import effects as do
-from reconvene_agent.daemon import events, launch, order
 from reconvene_agent.daemon.control import ControlServer
 from reconvene_agent.daemon.database import DatabaseFullError
 from reconvene_agent.daemon.effects import Effect
@@ -28,7 +29,7 @@ from reconvene_agent.daemon.probe.files import HOST
 from reconvene_agent.daemon.probe.sample import system_sample
 from reconvene_agent.daemon.probe.strain import read_strain
 from reconvene_agent.daemon.spool import Spool
-from reconvene_agent.daemon.worker_process import WorkerProcess
+from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerProcess
 
 _log = logging.getLogger("reconvene_agent")
 
@@ -53,6 +54,7 @@ class Executor:
         self._spool = spool
         self._control = control
         self._worker: WorkerProcess | None = None
+        self._timing: WorkerProcess | None = None
         self._unsaved: dict[str, Command] = {}
         self.outbox = Outbox(connection, spool)
         self.done = False
@@ -67,6 +69,8 @@ class Executor:
             do.Clean: lambda effect: atomic.remove_tree(launch.work_folder(self._config, effect.key)),
             do.Sample: self._sample,
             do.Look: lambda _: self._inbox.post_now(events.Looked(read_strain(HOST))),
+            do.TimeModel: self._time_model,
+            do.EndTiming: lambda _: self._timing.kill() if self._timing is not None else None,
             do.KeepPause: self._keep_pause,
             do.ReadRelease: lambda _: self._inbox.post_now(events.ReleaseRead(release.current(self._config.models_dir))),
             do.Answer: lambda effect: self._control.answer(effect.ticket, effect.document),
@@ -126,6 +130,17 @@ class Executor:
         except OSError as error:
             detail = f"the worker cannot be started: {error.strerror or error}"
             self._inbox.post_now(events.LaunchFailed(key, ErrorCode.INTERNAL, detail))
+
+    def _time_model(self, _effect: do.TimeModel) -> None:
+        compute = runtime(self._profile, probe_device(self._config.state_dir))
+        request = TimeRequest(str(self._config.models_dir), compute)
+        log = _log.getChild("worker").info
+        try:
+            python, threads = self._config.worker.python, compute.inference_threads
+            self._timing = WorkerProcess(drift.KEY, request, self._inbox.post, log, python, threads)
+        except (AgentError, OSError) as error:
+            _log.warning("the deployed model cannot be timed: %s", error)
+            self._inbox.post_now(WorkerEnded(drift.KEY, 0, "", False, ""))
 
     def _ask_worker(self, effect: do.AskWorker) -> None:
         if self._worker is not None:

@@ -255,6 +255,7 @@ class _Run:
             accuracy=document["training"]["accuracy"],
             mean=self._data.mean,
             std=self._data.std,
+            budget=plan.budget,
         )
         aside = models / f".{self._work.folder.name}.tmp"
         try:

@@ -13,12 +13,15 @@ from onnx import ModelProto
 from reconvene_agent import __version__
 from reconvene_agent.core import atomic, clock
 from reconvene_agent.core import release as releases
+from reconvene_agent.core.budget import Budget
 from reconvene_agent.core.bundle import ModelSpec
 from reconvene_agent.core.options import MethodOptions
 from reconvene_agent.core.release import Latency, Release
 from reconvene_agent.worker.data.inputs import kind_of
 from reconvene_agent.worker.deploy import export
 from reconvene_agent.worker.models.costs import Costs
+
+UNLIMITED = Budget()
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Facts:
     accuracy: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    budget: Budget = UNLIMITED
 
 
 def notes(facts: Facts) -> dict[str, str]:
@@ -91,6 +95,8 @@ def promote(aside: Path, models: Path, facts: Facts, latency: Latency) -> tuple[
         std=facts.std,
         onnx_sha256=digest,
         onnx_bytes=onnx.stat().st_size,
+        memory_mb=round(facts.costs.memory / 2**20, 3),
+        budget=facts.budget,
     )
     atomic.write_bytes(aside / releases.MANIFEST, msgspec.json.format(msgspec.json.encode(release), indent=1))
     folder = releases.publish(aside, models, release.version)
