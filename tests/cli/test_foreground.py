@@ -12,11 +12,15 @@ from pathlib import Path
 import psutil
 import pytest
 
+from reconvene_agent.cli import foreground
 from reconvene_agent.cli.foreground import run_worker
 from reconvene_agent.core.config import WorkerSection
 from reconvene_agent.core.errors import EXIT_CODES, AgentError, ErrorCode, UsageError
 from reconvene_agent.core.protocol import PredictRequest
+from reconvene_agent.daemon.pauses import Guard
+from support.agents import THERMAL
 from support.commandline import Cli, Running, configured
+from support.daemons import StrainedBoard
 from support.models import RUNTIME
 from support.runs import NOBODY
 from support.waiting import until
@@ -196,3 +200,97 @@ def test_a_result_that_was_faster_than_the_signal_counts(stand_in: StandIn, word
         running.signal(signal.SIGINT)
         ended = running.end()
     assert (ended.code, ended.document) == (0, {"x": 1})
+
+
+# --- pauses ------------------------------------------------------------------------------------------------------------------
+
+# Goes on where it was suspended, which a file tells.
+RESUMABLE = """
+seen = Path({seen!r})
+starts = int(seen.read_text()) if seen.exists() else 0
+seen.write_text(str(starts + 1))
+channel.event("warning", {{"text": f"start {{starts + 1}}"}})
+if starts == 0:
+    wait_for("/nowhere", channel)
+return {{"starts": starts + 1}}
+"""
+
+
+@pytest.fixture
+def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StrainedBoard:
+    """Return the board that this process runs on, and looks at often."""
+    made = StrainedBoard(tmp_path / "board")
+    monkeypatch.setattr(foreground, "HOST", made.root)
+    monkeypatch.setattr(foreground, "LOOK_EVERY_S", 0.02)
+    return made
+
+
+class Told:
+    """A stream that hears what is said on stderr, and does something upon it."""
+
+    def __init__(self, upon: dict[str, Callable[[], None]]) -> None:
+        self.lines: list[str] = []
+        self._upon = upon
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            self.lines.append(text.strip())
+            for word, action in self._upon.items():
+                if word in text:
+                    action()
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+    def isatty(self) -> bool:
+        return False
+
+
+def test_a_hot_board_pauses_the_run_which_goes_on_by_itself(
+    board: StrainedBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told({"start 1": lambda: board.fares(90.0), "paused: ": lambda: board.fares(60.0)})
+    monkeypatch.setattr("sys.stderr", told)
+    limits = WorkerSection(python=honest(tmp_path / "python", RESUMABLE.format(seen=str(tmp_path / "seen"))))
+    assert run_worker(NOBODY, limits, 1, guard=Guard(THERMAL)) == {"starts": 2}
+    paused = "paused: the board is too hot: 90 °C, over 80; goes on below 70"
+    assert told.lines == ["warning: start 1", paused, "going on", "warning: start 2"]
+    until(lambda: not psutil.Process().children(recursive=True))
+
+
+def test_a_run_does_not_start_on_a_weak_supply_and_ctrl_c_ends_the_wait(
+    board: StrainedBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board.fares(50.0, under_voltage=True)
+    told = Told({"paused: ": lambda: signal.raise_signal(signal.SIGINT)})
+    monkeypatch.setattr("sys.stderr", told)
+    limits = WorkerSection(python=honest(tmp_path / "python", RESUMABLE.format(seen=str(tmp_path / "seen"))))
+    with pytest.raises(AgentError, match="stopped: run the same command again to go on") as caught:
+        run_worker(NOBODY, limits, 1, guard=Guard(THERMAL))
+    assert caught.value.exit_code == 130
+    assert not (tmp_path / "seen").exists(), "no worker was started"
+    assert told.lines == ["paused: under-voltage: the board's power supply is too weak"]
+
+
+def test_ctrl_c_while_the_worker_is_being_paused_stops_the_run(
+    board: StrainedBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = """
+channel.event("warning", {"text": "slow"})
+while channel._stop is None:
+    time.sleep(0.01)
+time.sleep(0.3)
+channel.check()
+"""
+    told = Told({"slow": lambda: board.fares(90.0), "paused: ": lambda: signal.raise_signal(signal.SIGINT)})
+    monkeypatch.setattr("sys.stderr", told)
+    with pytest.raises(AgentError, match="stopped: ") as caught:
+        run_worker(NOBODY, WorkerSection(python=honest(tmp_path / "python", body)), 1, guard=Guard(THERMAL))
+    assert caught.value.exit_code == 130
+    assert "stopping at a safe point; once more to stop at once" in told.lines
+
+
+def test_what_is_not_resumable_takes_no_heed_of_the_board(board: StrainedBoard, tmp_path: Path) -> None:
+    board.fares(90.0)
+    assert run_worker(NOBODY, WorkerSection(python=honest(tmp_path / "python", "return {}")), 1) == {}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconvene_agent.core.budget import Budget, BudgetLimits, Limit, resolve
+from reconvene_agent.core.budget import Budget, BudgetLimits, Limit, resolve, tighter, under
 
 
 def test_without_limits_there_is_no_budget() -> None:
@@ -111,3 +111,19 @@ def test_each_limit_comes_from_the_last_source_that_says_it(sources: list[Budget
         else:
             assert limit is not None
             assert limit.source.split(":")[0] == str(spoken[-1][0])
+
+
+def test_a_run_that_was_killed_for_want_of_memory_gets_less() -> None:
+    ceilings = tighter({"memory_mb": 50.0, "training_memory_mb": 200.0})
+    assert ceilings == {"memory_mb": pytest.approx(35.0), "training_memory_mb": pytest.approx(140.0)}
+    budget = Budget(latency_ms=Limit(5.0, "a"), memory_mb=Limit(60.0, "a"))
+    found = under(budget, ceilings)
+    assert found.latency_ms == Limit(5.0, "a")
+    assert found.memory_mb == Limit(ceilings["memory_mb"], "less than the 50 MiB that were too much")
+    assert found.training_memory_mb == Limit(ceilings["training_memory_mb"], "less than the 200 MiB that were too much")
+
+
+def test_a_limit_below_its_ceiling_stays() -> None:
+    budget = Budget(memory_mb=Limit(10.0, "a"))
+    assert under(budget, {"memory_mb": 10.5}) == budget
+    assert under(budget, {}) == budget

@@ -299,3 +299,11 @@ def test_runs_of_the_agents_own_need_something_to_run_with() -> None:
         with pytest.raises(UsageError, match=r"specialize\.new_data_share: needs a bundle and data in the same section"):
             decode({"specialize": {"new_data_share": 0.2, **section}})
     assert decode({"specialize": {"new_data_share": 0.2, "data": "d", "bundle": "b"}}).specialize.new_data_share == 0.2
+
+
+def test_training_windows_are_checked_one_by_one() -> None:
+    assert decode({"worker": {"windows": ["01:00-05:00", "22:00-06:00"]}}).worker.windows == ("01:00-05:00", "22:00-06:00")
+    assert mistakes({"worker": {"windows": ["01:00-05:00", "1-5", "02:00-02:00"]}}) == [
+        "worker.windows: '1-5' must look like 01:00-05:00",
+        "worker.windows: '02:00-02:00' must end at another time than it begins; 00:00-24:00 is the whole day",
+    ]

@@ -20,6 +20,8 @@ def test_what_may_succeed_unchanged_later() -> None:
     assert {code.name for code in ErrorCode if code.retryable} == {
         "BUSY",
         "CLOCK_UNSYNCED",
+        "OUTSIDE_WINDOW",
+        "THERMAL",
         "NO_MEMORY",
         "NO_DISK",
         "TIMED_OUT",

@@ -8,14 +8,14 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
 
 from reconvene_agent.core.errors import AgentError, NotRunningError
 from reconvene_agent.daemon import control
-from reconvene_agent.daemon.control import ControlServer, ask_status
+from reconvene_agent.daemon.control import ControlServer, Word, ask, ask_status
 from support.values import NASTY_JSON
 from support.waiting import until
 
@@ -35,11 +35,11 @@ def serve(path: Path) -> Iterator[Serve]:
     with contextlib.ExitStack() as stack:
 
         def start(answers: bool = True) -> ControlServer:
-            def ask(ticket: int) -> None:
+            def answer(ticket: int, word: str) -> None:
                 if answers:
-                    server.answer(ticket, {**DOCUMENT, "ticket": ticket})
+                    server.answer(ticket, {**DOCUMENT, "ticket": ticket, "asked": word})
 
-            server = ControlServer(path, ask)
+            server = ControlServer(path, answer)
             stack.callback(server.close)
             return server
 
@@ -63,8 +63,13 @@ def talk(path: Path, words: bytes) -> bytes:
 
 def test_the_status_is_answered(path: Path, serve: Serve) -> None:
     serve()
-    assert ask_status(path) == {**DOCUMENT, "ticket": 1}
-    assert ask_status(path) == {**DOCUMENT, "ticket": 2}
+    assert ask_status(path) == {**DOCUMENT, "ticket": 1, "asked": "status"}
+    assert ask_status(path) == {**DOCUMENT, "ticket": 2, "asked": "status"}
+
+
+def test_each_word_reaches_the_owner(path: Path, serve: Serve) -> None:
+    serve()
+    assert [ask(path, word)["asked"] for word in get_args(Word)] == ["status", "pause", "resume"]
 
 
 def test_owner_and_group_may_ask_and_nobody_else(path: Path, serve: Serve) -> None:

@@ -15,12 +15,13 @@ from reconvene_agent.core.config import AgentSection, Config
 from reconvene_agent.core.errors import ErrorCode
 from reconvene_agent.core.job import Command, Status, advance
 from reconvene_agent.daemon import effects as do
-from reconvene_agent.daemon import events, launch
+from reconvene_agent.daemon import events, launch, order
 from reconvene_agent.daemon.control import ControlServer
 from reconvene_agent.daemon.database import DatabaseFullError
 from reconvene_agent.daemon.executor import Executor
 from reconvene_agent.daemon.inbox import Inbox
 from reconvene_agent.daemon.journal import Journal
+from reconvene_agent.daemon.probe.strain import Strain
 from reconvene_agent.daemon.spool import Spool
 from support.agents import WALL
 from support.values import profile
@@ -68,7 +69,7 @@ def spool(tmp_path: Path) -> Spool:
 
 @pytest.fixture
 def executor(config: Config, inbox: Inbox, disk: Disk, spool: Spool) -> Iterator[Executor]:
-    control = ControlServer(config.socket_path, lambda _: None)
+    control = ControlServer(config.socket_path, lambda *_: None)
     made = Executor(config, profile(), inbox, disk, spool, None, control)  # type: ignore[arg-type]
     yield made
     control.close()
@@ -122,7 +123,7 @@ def test_what_is_forgotten_meanwhile_does_not_come_back(executor: Executor, disk
 
 
 def test_the_last_chance_to_store_is_at_the_end(config: Config, inbox: Inbox, disk: Disk, spool: Spool, tmp_path: Path) -> None:
-    control = ControlServer(config.socket_path, lambda _: None)
+    control = ControlServer(config.socket_path, lambda *_: None)
     executor = Executor(config, profile(), inbox, disk, spool, None, control)  # type: ignore[arg-type]
     disk.full = True
     executor.carry_out([do.Save(command())])
@@ -227,3 +228,30 @@ def test_data_are_not_counted_twice_at_a_time(executor: Executor, inbox: Inbox, 
     go_on.set()
     assert inbox.get(10.0) == events.DataCounted(Census(1, 2, "x"))
     assert inbox.get(0.0) is None
+
+
+def test_a_look_at_the_board_comes_back(
+    executor: Executor, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    zone = tmp_path / "sys/class/thermal/thermal_zone0"
+    zone.mkdir(parents=True)
+    (zone / "temp").write_text("61500\n")
+    monkeypatch.setattr("reconvene_agent.daemon.executor.HOST", tmp_path)
+    executor.carry_out([do.Look()])
+    assert inbox.get(0) == events.Looked(Strain(61.5, None))
+
+
+def test_a_pause_is_kept_on_disk(executor: Executor, config: Config) -> None:
+    executor.carry_out([do.KeepPause("pause/1")])
+    assert order.kept(config.pause_path) == "pause/1"
+    executor.carry_out([do.KeepPause("")])
+    assert order.kept(config.pause_path) == ""
+
+
+def test_a_pause_that_cannot_be_kept_is_an_error_in_the_log(
+    executor: Executor, config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    config.pause_path.mkdir()
+    executor.carry_out([do.KeepPause("pause/1"), do.KeepPause("")])
+    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
+    assert "that work is paused cannot be kept over a restart" in caplog.records[0].getMessage()

@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from reconvene_agent.core import windows
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.errors import ErrorCode
 from reconvene_agent.core.job import TRANSITIONS, Command, Status, Step
@@ -21,10 +22,12 @@ from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon import events
 from reconvene_agent.daemon.agent import SETTLE_S, Agent
 from reconvene_agent.daemon.events import Event
+from reconvene_agent.daemon.pauses import CALM_S, Guard
+from reconvene_agent.daemon.probe.strain import Strain
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
-from support.agents import CONFIG, IDENTITY, TOPICS, WALL, key
+from support.agents import CONFIG, IDENTITY, THERMAL, TOPICS, WALL, key
 
-LABELS = ["specialize/1", "specialize/2", "plan/1", "ping/1", "cancel/1", "cancel/2", "other/1"]
+LABELS = ["specialize/1", "specialize/2", "plan/1", "ping/1", "cancel/1", "cancel/2", "other/1", "pause/1", "resume/1", "pause/2"]
 WORDS = [
     Ready(1, "", 1),
     Progress(Step.PLAN, 0.5),
@@ -65,8 +68,12 @@ class World(RuleBasedStateMachine):
         self.connected = False
         self.full = False
         self.worker: str | None = None
+        self.asked = False
+        """The worker was asked to stop, or has finished."""
         self.cut: int | None = None
         self.quit = False
+        self.strain = Strain(50.0, False)
+        self.ordered_by = ""
         self.start()
 
     # --- the agent's surroundings ----------------------------------------------------------------------------------------
@@ -77,7 +84,9 @@ class World(RuleBasedStateMachine):
         self.underway.clear()
         self.tokens.clear()
         self.connected, self.worker, self.quit = False, None, False
-        self.agent = Agent(IDENTITY, CONFIG, list(self.journal.values()), {}, self.now)
+        guard = Guard(THERMAL, (windows.parse("00:00-00:10"), windows.parse("00:20-23:50")), self.ordered_by)
+        guard.feel(self.strain, self.now)
+        self.agent = Agent(IDENTITY, CONFIG, list(self.journal.values()), {}, self.now, guard)
         self.post(events.Started())
 
     def post(self, event: Event) -> None:
@@ -112,8 +121,14 @@ class World(RuleBasedStateMachine):
                 self.launch(effect.command)
             elif isinstance(effect, do.Publish):
                 self.publish(effect)
+            elif isinstance(effect, do.AskWorker):
+                self.asked = True
             elif isinstance(effect, do.EndWorker):
                 assert self.worker is not None, "there is somebody to be ended"
+            elif isinstance(effect, do.Look):
+                following.append(events.Looked(self.strain))
+            elif isinstance(effect, do.KeepPause):
+                self.ordered_by = effect.ordered_by
             elif isinstance(effect, do.Quit):
                 self.quit = True
         return following
@@ -142,7 +157,9 @@ class World(RuleBasedStateMachine):
         assert known == command, "the journal comes before the act"
         assert command.status is Status.EXECUTING
         assert 1 <= command.attempt <= CONFIG.worker.attempts
-        self.worker = command.key
+        assert not self.ordered_by, "nothing starts while it is paused on command"
+        assert self.strain.temperature_c is None or self.strain.temperature_c <= THERMAL.hot_c, "nor on a hot board"
+        self.worker, self.asked = command.key, False
 
     def publish(self, effect: do.Publish) -> None:
         command = TOPICS.parse_command(effect.topic)
@@ -201,6 +218,13 @@ class World(RuleBasedStateMachine):
         self.cleared.discard(label)
         self.send(TOPICS.command(*label.split("/")), msgspec.json.encode(message))
 
+    @rule(label=st.sampled_from(LABELS[:3]))
+    def a_job_is_sent_and_arrives(self, label: str) -> None:
+        if not self.connected:
+            self.the_connection_begins(False)
+        self.a_command_is_sent(label, {}, None, None, None)
+        self.settle()
+
     @rule(label=st.sampled_from(LABELS), payload=st.sampled_from([b"", b"{", b"[]", b'{"status":"executing","rev":9}']))
     def something_odd_is_sent(self, label: str, payload: bytes) -> None:
         if not payload:
@@ -245,14 +269,37 @@ class World(RuleBasedStateMachine):
     @rule(word=st.sampled_from(WORDS))
     def the_worker_speaks(self, word: Any) -> None:
         assert self.worker is not None
+        self.asked |= isinstance(word, (Done, Failed, Suspended))
         self.post(WorkerSaid(self.worker, word))
 
     @precondition(lambda self: self.worker)
-    @rule(returncode=st.sampled_from([0, 1, -9, -11]), broken=st.sampled_from(["", "", "rubbish"]))
-    def the_worker_ends(self, returncode: int, broken: str) -> None:
+    @rule(returncode=st.sampled_from([0, 1, -9, -11, 143]), broken=st.sampled_from(["", "", "rubbish"]), memory=st.booleans())
+    def the_worker_ends(self, returncode: int, broken: str, memory: bool = False) -> None:
         ended, self.worker = self.worker, None
         assert ended is not None
-        self.post(WorkerEnded(ended, returncode, broken, False, ""))
+        self.post(WorkerEnded(ended, returncode, broken, memory and returncode == -9, ""))
+
+    @precondition(lambda self: self.worker)
+    @rule()
+    def the_worker_leaves_a_checkpoint(self) -> None:
+        self.the_worker_speaks(Suspended())
+        if self.worker is not None:
+            self.the_worker_ends(0, "")
+
+    @precondition(lambda self: self.worker)
+    @rule(limit=st.sampled_from([100.0, 200.0]))
+    def the_worker_has_its_limits(self, limit: float) -> None:
+        assert self.worker is not None
+        self.post(events.Launched(self.worker, {"training_memory_mb": limit}))
+
+    @rule(temperature=st.sampled_from([None, 60.0, 75.0, 90.0]), under_voltage=st.sampled_from([None, False, False, True]))
+    def the_board_fares_otherwise(self, temperature: float | None, under_voltage: bool | None) -> None:
+        self.strain = Strain(temperature, under_voltage)
+        self.post(events.Looked(self.strain))
+
+    @rule(pause=st.booleans())
+    def somebody_on_the_board_pauses_or_goes_on(self, pause: bool) -> None:
+        self.post(events.PauseAsked(1, pause))
 
     @precondition(lambda self: self.worker)
     @rule()
@@ -300,6 +347,11 @@ class World(RuleBasedStateMachine):
         assert self.agent.due(self.now) < self.now.mono + 1000.0
 
     @invariant()
+    def nothing_goes_on_on_a_board_that_must_not_work(self) -> None:
+        hot = self.strain.temperature_c is not None and self.strain.temperature_c > THERMAL.hot_c
+        assert self.worker is None or self.asked or not (hot or self.strain.under_voltage or self.ordered_by)
+
+    @invariant()
     def it_can_tell_its_status(self) -> None:
         assert msgspec.json.encode(self.agent.status(self.now))
 
@@ -316,10 +368,13 @@ class World(RuleBasedStateMachine):
         self.cut = None
         self.the_disk_fills_or_empties(False)
         self.now = Now(self.now.wall, self.now.mono, True)
+        self.the_board_fares_otherwise(50.0, False)
+        self.pass_time(CALM_S)
         if not self.connected:
             self.the_connection_begins(False)
         for _ in range(len(LABELS) * CONFIG.worker.attempts):
             self.settle()
+            self.somebody_on_the_board_pauses_or_goes_on(False)
             if self.worker is not None:
                 self.the_worker_speaks(Done({}))
                 self.the_worker_ends(0, "")

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from reconvene_agent.core import bundle
@@ -10,6 +11,7 @@ from reconvene_agent.core.config import AgentSection, BrokerSection, Config, Spe
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.job import Command
 from reconvene_agent.core.protocol import PlanRequest, SpecializeRequest
+from reconvene_agent.core.requests import memory_limits
 from reconvene_agent.daemon import launch
 from support.agents import WALL
 from support.values import device, manifest, profile
@@ -127,3 +129,29 @@ def test_threads_are_those_of_training(config: Config, monkeypatch: pytest.Monke
     monkeypatch.setattr(launch, "probe_device", lambda _: device(cores=4))
     command = Command("plan", "1", {"args": {"bundle": "ours"}}, "", WALL, WALL)
     assert launch.request_for(command, config, profile(inference_threads=1, training_threads=3))[1] == 3
+
+
+def test_what_was_killed_for_want_of_memory_is_planned_afresh_within_less(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "probe_device", lambda _: device(available_mb=1000.0))
+    args = {"bundle": "ours", "data": "ours", "budget": {"training_memory_mb": 400}}
+    command = Command("specialize", "1", {"args": args}, "", WALL, WALL)
+    first = launch.request_for(command, config, profile())[0]
+    limits = memory_limits(first)
+    assert limits == {"training_memory_mb": 400.0}
+    again = launch.request_for(msgspec.structs.replace(command, ceilings_mb={"training_memory_mb": 280.0}), config, profile())[0]
+    assert isinstance(first, SpecializeRequest)
+    assert isinstance(again, SpecializeRequest)
+    assert again.plan.budget.training_memory_mb is not None
+    assert again.plan.budget.training_memory_mb.value == again.plan.scoring.memory_mb == 280.0
+    assert memory_limits(again) == {"training_memory_mb": 280.0}
+    assert again.work != first.work
+    assert launch.work_folder(config, command.key) in Path(again.work).parents, "and is removed with the rest"
+
+
+def test_without_a_limit_what_is_available_was_the_limit(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "probe_device", lambda _: device(available_mb=900.0))
+    assert memory_limits(request(config, "plan", bundle="ours")) == {"training_memory_mb": 900.0}
+    limited = request(config, "plan", bundle="ours", budget={"memory_mb": 20})
+    assert memory_limits(limited) == {"memory_mb": 20.0, "training_memory_mb": 900.0}

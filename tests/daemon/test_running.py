@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from reconvene_agent.core.clock import Now
@@ -81,7 +82,7 @@ def test_a_deadline_means_nothing_to_a_worker_that_has_finished() -> None:
     assert run.due == 12.0
 
 
-REASONS: list[StopReason] = ["canceled", "timed out", "suspended"]
+REASONS: list[StopReason] = ["canceled", "timed out", "suspended", "paused"]
 
 
 @pytest.mark.parametrize("first", REASONS)
@@ -89,7 +90,7 @@ REASONS: list[StopReason] = ["canceled", "timed out", "suspended"]
 def test_a_worker_is_stopped_once_but_a_cancel_outweighs_a_suspension(first: StopReason, second: StopReason) -> None:
     run = job()
     assert run.stop(first, 1.0)
-    outweighs = (first, second) == ("suspended", "canceled")
+    outweighs = first in ("suspended", "paused") and second == "canceled"
     assert run.stop(second, 2.0) is outweighs
     assert run.stop_reason == (second if outweighs else first)
     assert run.due == 6.0, "it is given no more time"
@@ -106,7 +107,6 @@ def test_a_worker_that_has_finished_is_not_stopped(outcome: Upward) -> None:
 CONCLUSIONS: list[tuple[Upward | None, StopReason, Status, ErrorCode | None]] = [
     (Done({"x": 1}), "", Status.SUCCESSFUL, None),
     (Failed(ErrorCode.BAD_DATA, "d"), "", Status.FAILED, ErrorCode.BAD_DATA),
-    (Suspended(), "", Status.FAILED, ErrorCode.INTERRUPTED),
     (None, "", Status.FAILED, ErrorCode.INTERNAL),
     (None, "canceled", Status.FAILED, ErrorCode.CANCELED),
     (None, "timed out", Status.FAILED, ErrorCode.TIMED_OUT),
@@ -117,6 +117,10 @@ CONCLUSIONS: list[tuple[Upward | None, StopReason, Status, ErrorCode | None]] = 
     (Failed(ErrorCode.CANCELED, "c"), "timed out", Status.FAILED, ErrorCode.TIMED_OUT),
     (Failed(ErrorCode.INTERNAL, "i"), "suspended", Status.EXECUTING, None),
     (Suspended(), "suspended", Status.EXECUTING, None),
+    (None, "paused", Status.EXECUTING, None),
+    (Suspended(), "paused", Status.EXECUTING, None),
+    (Failed(ErrorCode.INTERNAL, "i"), "paused", Status.EXECUTING, None),
+    (Done({"x": 1}), "paused", Status.SUCCESSFUL, None),
 ]
 
 
@@ -140,3 +144,26 @@ def test_the_supervisions_verdict_reaches_the_end() -> None:
     command = run.conclude(ended(-15), at(11))
     assert command.error is not None
     assert command.error.code is ErrorCode.TIMED_OUT
+
+
+def test_who_stops_the_worker_from_outside_costs_an_attempt() -> None:
+    for outcome, returncode in ((Suspended(), 0), (None, 143)):
+        run = job()
+        if outcome is not None:
+            run.hear(outcome, at(1))
+        command = run.conclude(ended(returncode), at(2))
+        assert (command.status, command.attempt) == (Status.EXECUTING, 1)
+
+
+def test_the_kernels_kill_is_forgiven_once_within_less_memory() -> None:
+    run = job()
+    run.command = msgspec.structs.replace(run.command, limits_mb={"training_memory_mb": 100.0}, progress=0.5)
+    killed = WorkerEnded("k", -9, "", True, "")
+    again = run.conclude(killed, at(1))
+    assert (again.status, again.attempt, again.progress) == (Status.EXECUTING, 0, 0.0)
+    assert again.ceilings_mb == {"training_memory_mb": pytest.approx(70.0)}
+    run = job()
+    run.command = msgspec.structs.replace(again, attempt=1)
+    last = run.conclude(killed, at(2))
+    assert last.error is not None
+    assert last.error.code is ErrorCode.OOM_KILLED

@@ -7,9 +7,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from reconvene_agent.core import windows
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.config import AgentSection, BrokerSection, Config, WorkerSection
 from reconvene_agent.core.job import Command, Status, digest_of
+from reconvene_agent.core.profile import Thermal
 from reconvene_agent.core.protocol import Upward
 from reconvene_agent.core.topics import Topics
 from reconvene_agent.daemon import effects as do
@@ -18,6 +20,8 @@ from reconvene_agent.daemon.agent import SETTLE_S, Agent
 from reconvene_agent.daemon.effects import Effect
 from reconvene_agent.daemon.events import Event
 from reconvene_agent.daemon.identity import Identity
+from reconvene_agent.daemon.pauses import LOOK_EVERY_S, Guard
+from reconvene_agent.daemon.probe.strain import Strain
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
 
 TOPICS = Topics("te", "board-1")
@@ -30,23 +34,29 @@ CONFIG = Config(
 )
 
 JOB = "specialize/1"
+THERMAL = Thermal(80.0, 70.0)
 
 E = TypeVar("E", bound=Effect)
 
 
 class AgentBench:
-    """An agent on the bench. ``journal`` holds what its Save effects stored."""
+    """An agent on the bench. ``journal`` holds what its Save effects stored; whenever it looks, the board is as ``strain``."""
 
     def __init__(self, config: Config = CONFIG, known: Iterable[Command] = (), synchronized: bool = True) -> None:
         self.config = config
         self.now = Now(WALL, 1000.0, synchronized)
         self.journal = {command.label: command for command in known}
+        self.strain = Strain(50.0, False)
+        self.ordered_by = ""
+        """Who, on disk, has paused everything."""
         self.agent = self._make()
         self.effects: list[Effect] = []
         """Everything since the last ``forget``, in order."""
 
     def _make(self) -> Agent:
-        return Agent(IDENTITY, self.config, list(self.journal.values()), {}, self.now)
+        guard = Guard(THERMAL, tuple(map(windows.parse, self.config.worker.windows)), self.ordered_by)
+        guard.feel(self.strain, self.now)
+        return Agent(IDENTITY, self.config, list(self.journal.values()), {}, self.now, guard)
 
     # --- what happens ----------------------------------------------------------------------------------------------------
 
@@ -58,8 +68,16 @@ class AgentBench:
                 self.journal[effect.command.label] = effect.command
             elif isinstance(effect, do.Forget):
                 self.journal.pop(effect.command.label, None)
+            elif isinstance(effect, do.KeepPause):
+                self.ordered_by = effect.ordered_by
         self.effects += effects
-        return effects
+        return effects + (self.post(events.Looked(self.strain)) if do.Look() in effects else [])
+
+    def fare(self, temperature_c: float | None = 50.0, under_voltage: bool | None = False) -> None:
+        """Let the board fare so from now on, and the agent see it within seconds."""
+        self.strain = Strain(temperature_c, under_voltage)
+        self.wait(LOOK_EVERY_S)
+        self.post(events.Looked(self.strain))
 
     def receive(self, topic: str, payload: bytes) -> list[Effect]:
         return self.post(events.Received(topic, payload, len(payload)))

@@ -25,6 +25,45 @@ TOPICS = Topics("te", "board-1")
 START_S = 20.0
 
 
+# The daemon, but the strain on the board is that below a folder which stands for ``/``, and looked at often.
+_ON_A_BOARD = """
+import sys
+from pathlib import Path
+from reconvene_agent.daemon import lean
+lean.postpone_unused()
+from reconvene_agent.daemon import __main__ as entry
+from reconvene_agent.daemon import executor, paused, service
+executor.HOST = service.HOST = Path(sys.argv[1])
+paused.LOOK_EVERY_S = 0.1
+sys.exit(entry.main(sys.argv[2:]))
+"""
+
+
+class StrainedBoard:
+    """The files of a Raspberry Pi that tell how hot it is and whether its supply suffices."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._temperature = root / "sys/class/thermal/thermal_zone0/temp"
+        self._throttled = root / "sys/devices/platform/soc/soc:firmware/get_throttled"
+        for file in (self._temperature, self._throttled):
+            file.parent.mkdir(parents=True)
+        self._temperature.with_name("type").write_text("cpu-thermal\n")
+        self.fares(50.0)
+
+    def fares(self, degrees: float, under_voltage: bool = False) -> None:
+        """Let it be so hot, in degrees Celsius, and its supply suffice or not."""
+        for file, text in ((self._temperature, f"{degrees * 1000:.0f}\n"), (self._throttled, f"{int(under_voltage):x}\n")):
+            aside = file.with_name("new")
+            aside.write_text(text)
+            aside.replace(file)
+
+    @property
+    def program(self) -> tuple[str, ...]:
+        """What runs a daemon on this board."""
+        return ("-c", _ON_A_BOARD, str(self.root))
+
+
 class Daemon:
     """One agent: its folder, with a bundle and data both called ``ours``, its configuration, and its process if it runs."""
 
@@ -45,6 +84,7 @@ class Daemon:
         self.config.write_text(tomli_w.dumps(document))
         self.log_file = folder / "log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.program: tuple[str, ...] = ("-m", "reconvene_agent.daemon")
 
     @property
     def socket(self) -> Path:
@@ -59,7 +99,7 @@ class Daemon:
         environment = {name: value for name, value in os.environ.items() if name not in ("JOURNAL_STREAM", "NOTIFY_SOCKET")}
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "reconvene_agent.daemon", str(self.config)], stderr=log, cwd="/", env=environment
+                [sys.executable, *self.program, str(self.config)], stderr=log, cwd="/", env=environment
             )
         return self.process
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from reconvene_agent.worker.priority import NICENESS, Priority
@@ -47,6 +48,30 @@ def test_all_threads_step_back_but_the_one_that_measures() -> None:
     done = subprocess.run([sys.executable, "-c", _PROGRAM], stdout=subprocess.PIPE, check=True)
     back = {"main": NICENESS, "older": NICENESS, "younger": NICENESS}
     assert json.loads(done.stdout) == {**back, "aside": 0, "started aside": 0}
+
+
+_DISK = """
+import psutil
+from reconvene_agent.worker.priority import Priority
+Priority().lower()
+print(int(psutil.Process().ionice().ioclass == psutil.IOPRIO_CLASS_IDLE))
+"""
+
+
+def test_the_disk_is_used_when_nobody_else_wants_it() -> None:
+    done = subprocess.run([sys.executable, "-c", _DISK], stdout=subprocess.PIPE, check=True)
+    assert done.stdout == b"1\n"
+
+
+@pytest.mark.parametrize("error", [OSError(38, "Function not implemented"), psutil.AccessDenied()])
+def test_a_system_without_such_a_class_is_no_error(error: Exception) -> None:
+    program = f"""
+import psutil
+def refuse(*_): raise {error!r}
+psutil.Process.ionice = refuse
+{_PROGRAM}"""
+    program = program.replace("psutil.AccessDenied()", "psutil.AccessDenied(1)")
+    subprocess.run([sys.executable, "-c", program], stdout=subprocess.DEVNULL, check=True)
 
 
 def test_what_goes_wrong_in_the_thread_aside_is_told() -> None:

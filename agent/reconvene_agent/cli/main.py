@@ -19,6 +19,8 @@ from reconvene_agent.core.errors import AgentError, ErrorCode, UsageError
 COMMANDS: dict[str, str] = {
     "run": "run the agent (what the service does)",
     "status": "what the agent on this board is doing",
+    "pause": "let the agent pause its work until resume",
+    "resume": "let the agent go on after pause",
     "probe": "what this board is and how it fares",
     "profiles": "the device profiles, and which one fits this board",
     "plan": "find the width and the sparsity that fit the budget",

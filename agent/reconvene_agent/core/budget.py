@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 import msgspec
@@ -68,6 +68,10 @@ LATENCIES = ("latency_ms", "latency_p50_ms")
 """The limits that only measuring can tell."""
 
 _SHARES = {"memory_share": "memory_mb", "training_memory_share": "training_memory_mb"}
+MEMORY = tuple(_SHARES.values())
+"""The limits on memory."""
+TIGHTER = 0.7
+"""The share of its limits on memory that a run keeps to once the kernel has killed it for want of memory."""
 LEAST_MB = 1.0
 """What is left where the reserve takes all that is available: a limit that nothing meets, and that says so."""
 
@@ -93,7 +97,22 @@ def resolve(sources: Iterable[tuple[str, BudgetLimits]], available_mb: float) ->
                 value = said.pop(share)
                 merged[absolute] = Limit(value * free, f"{source}: {value:.0%} of {left}")
         merged.update({name: Limit(value, source) for name, value in said.items()})
-    for name in _SHARES.values():
+    for name in MEMORY:
         if reserve and name in merged and merged[name].value > free:
             merged[name] = Limit(free, f"{merged[name].source}, less what {reserved_by} reserves")
     return msgspec.convert(merged, Budget)
+
+
+def under(budget: Budget, ceilings_mb: Mapping[str, float]) -> Budget:
+    """Return the budget with no limit on memory above its ceiling, by name, in MiB."""
+    lower = {
+        name: Limit(ceiling, f"less than the {ceiling / TIGHTER:.0f} MiB that were too much")
+        for name, ceiling in ceilings_mb.items()
+        if (limit := getattr(budget, name)) is None or limit.value > ceiling
+    }
+    return msgspec.structs.replace(budget, **lower)
+
+
+def tighter(limits_mb: Mapping[str, float]) -> dict[str, float]:
+    """Return the ceilings of a run within these limits, by name, in MiB, that the kernel has killed for want of memory."""
+    return {name: limit * TIGHTER for name, limit in limits_mb.items()}

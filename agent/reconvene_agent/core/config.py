@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
-from reconvene_agent.core import topics
+from reconvene_agent.core import topics, windows
 from reconvene_agent.core.budget import BudgetLimits
 from reconvene_agent.core.decoding import from_toml
 from reconvene_agent.core.errors import UsageError
@@ -88,6 +88,7 @@ class WorkerSection(Struct, frozen=True, forbid_unknown_fields=True):
         stall_timeout_s: longest silence before a worker counts as hung.
         stop_timeout_s: from being asked to stop until it is killed.
         attempts: how often a job may be started before it is given up.
+        windows: times of the day, local, within which jobs may train, such as 01:00-05:00; none: at any time.
     """
 
     python: str = ""
@@ -95,6 +96,7 @@ class WorkerSection(Struct, frozen=True, forbid_unknown_fields=True):
     stall_timeout_s: Seconds = 600.0
     stop_timeout_s: Seconds = 10.0
     attempts: Annotated[int, Meta(ge=1, le=20)] = 3
+    windows: tuple[str, ...] = ()
 
 
 class TelemetrySection(Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,6 +123,20 @@ class SpecializeSection(Struct, frozen=True, forbid_unknown_fields=True):
     width_multipliers: Multipliers = DEFAULT_WIDTH_MULTIPLIERS
 
 
+class DriftSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether the deployed model still fits.
+
+    Attributes:
+        sustained_s: how long it must be over its budget until that is an alarm.
+        check_interval_s: between two timings of the model, when nothing else is going on; 0: it is never timed.
+        timeout_s: when the worker that times it is given up.
+    """
+
+    sustained_s: Seconds = 600.0
+    check_interval_s: Annotated[float, Meta(ge=0)] = 0.0
+    timeout_s: Seconds = 120.0
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -129,6 +145,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     worker: WorkerSection = WorkerSection()
     telemetry: TelemetrySection = TelemetrySection()
     specialize: SpecializeSection = SpecializeSection()
+    drift: DriftSection = DriftSection()
     budget: BudgetLimits = BudgetLimits()
     method: MethodOptions = MethodOptions()
     training: TrainingOptions = TrainingOptions()
@@ -156,6 +173,11 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     def status_path(self) -> Path:
         """The last known status, for when the agent does not run."""
         return self.state_dir / "status.json"
+
+    @property
+    def pause_path(self) -> Path:
+        """What says that work is paused on command; there as long as it is."""
+        return self.state_dir / "paused.json"
 
     @property
     def bundles_dir(self) -> Path:
@@ -245,6 +267,7 @@ def _cross_checks(config: Config) -> list[str]:
         value = getattr(broker, name)
         if value and not _may_be_file(Path(value)):
             problems.append(f"broker.{name}: {value} is not a file")
+    problems += [f"worker.windows: {mistake}" for text in config.worker.windows if (mistake := windows.mistake(text))]
     return problems
 
 

@@ -19,12 +19,14 @@ class ErrorCode(str, Enum):
     EXPIRED = "EXPIRED"
     CLOCK_UNSYNCED = "CLOCK_UNSYNCED"
     BUSY = "BUSY"
+    OUTSIDE_WINDOW = "OUTSIDE_WINDOW"
     INFEASIBLE = "INFEASIBLE"
     NO_MEMORY = "NO_MEMORY"
     NO_DISK = "NO_DISK"
     NO_DATA = "NO_DATA"
     BAD_DATA = "BAD_DATA"
     BAD_BUNDLE = "BAD_BUNDLE"
+    THERMAL = "THERMAL"
     DIVERGED = "DIVERGED"
     EXPORT_MISMATCH = "EXPORT_MISMATCH"
     VERIFY_FAILED = "VERIFY_FAILED"
@@ -44,6 +46,8 @@ _RETRYABLE = frozenset(
     {
         ErrorCode.BUSY,
         ErrorCode.CLOCK_UNSYNCED,
+        ErrorCode.OUTSIDE_WINDOW,
+        ErrorCode.THERMAL,
         ErrorCode.NO_MEMORY,
         ErrorCode.NO_DISK,
         ErrorCode.TIMED_OUT,
@@ -79,6 +83,8 @@ EXIT_CODES: dict[ErrorCode, int] = {
     ErrorCode.BUSY: 9,
     ErrorCode.EXPIRED: 9,
     ErrorCode.CLOCK_UNSYNCED: 9,
+    ErrorCode.OUTSIDE_WINDOW: 9,
+    ErrorCode.THERMAL: 9,
     ErrorCode.TIMED_OUT: 10,
     ErrorCode.CANCELED: EXIT_INTERRUPTED,
     ErrorCode.INTERRUPTED: EXIT_INTERRUPTED,

@@ -75,6 +75,8 @@ class Command(Struct, frozen=True):
         attempt: how often the command was started; 0 before the first start.
         acknowledged: the broker has confirmed the terminal state.
         cleared: the retained message was removed, by the controller or by age.
+        limits_mb: the limits of memory by name, in MiB, that the worker was told when it was last started.
+        ceilings_mb: what these must not exceed since the kernel killed a worker for want of memory; None while it has not.
     """
 
     op: str
@@ -93,6 +95,8 @@ class Command(Struct, frozen=True):
     error: Failure | None = None
     acknowledged: bool = False
     cleared: bool = False
+    limits_mb: dict[str, float] = {}
+    ceilings_mb: dict[str, float] | None = None
 
     @property
     def key(self) -> str:

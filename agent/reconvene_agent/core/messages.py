@@ -80,7 +80,11 @@ class PingArgs(Struct, frozen=True, forbid_unknown_fields=True):
     """``ping`` takes no arguments; it answers with the agent's state."""
 
 
-Args = SpecializeArgs | PlanArgs | CancelArgs | RollbackArgs | PromoteArgs | PingArgs
+class PauseArgs(Struct, frozen=True, forbid_unknown_fields=True):
+    """``pause`` and ``resume`` take no arguments; they answer with what work waits for then."""
+
+
+Args = SpecializeArgs | PlanArgs | CancelArgs | RollbackArgs | PromoteArgs | PauseArgs | PingArgs
 
 
 class Operation(Struct, frozen=True):
@@ -97,6 +101,8 @@ OPERATIONS: dict[str, Operation] = {
     "cancel": Operation(CancelArgs, "Stop the running command, or the one named.", False),
     "rollback": Operation(RollbackArgs, "Let the model serve that served before.", False),
     "promote": Operation(PromoteArgs, "Let a release that is kept on the board serve.", False),
+    "pause": Operation(PauseArgs, "Let the running job keep a checkpoint and wait, and start no other, until resume.", False),
+    "resume": Operation(PauseArgs, "Go on after pause.", False),
     "ping": Operation(PingArgs, "Answer with the agent's state.", False),
 }
 

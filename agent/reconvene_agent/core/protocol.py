@@ -101,6 +101,14 @@ class PredictRequest(Struct, frozen=True, tag="predict"):
     top: int = 3
 
 
+class TimeRequest(Struct, frozen=True, tag="time"):
+    """Time a deployed model."""
+
+    model: str
+    runtime: Runtime
+    seconds: float = 2.0
+
+
 class BenchRequest(Struct, frozen=True, tag="bench"):
     """Time the dense bundle against a release or a pruned model, interleaved."""
 
@@ -120,7 +128,7 @@ class ExportWeightsRequest(Struct, frozen=True, tag="bundle-weights"):
     path: str
 
 
-Request = PlanRequest | PruneRequest | SpecializeRequest | PredictRequest | BenchRequest | ExportWeightsRequest
+Request = PlanRequest | PruneRequest | SpecializeRequest | PredictRequest | TimeRequest | BenchRequest | ExportWeightsRequest
 
 
 class Stop(Struct, frozen=True, tag="stop"):

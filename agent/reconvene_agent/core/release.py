@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from reconvene_agent.core import atomic
+from reconvene_agent.core.budget import Budget
 from reconvene_agent.core.bundle import ModelSpec
 from reconvene_agent.core.census import Census
 from reconvene_agent.core.decoding import from_json
@@ -56,6 +57,8 @@ class Release(Struct, frozen=True):
         precision: of the deployed file's weights and activations.
         refused: why it did not earn its place when it was made, a line each; such a release serves only if somebody says so.
         data: how many data there were when it was trained.
+        memory_mb: what one inference takes, weights and live activations; 0 where that was not noted.
+        budget: the limits that it was made for.
     """
 
     version: str
@@ -79,6 +82,8 @@ class Release(Struct, frozen=True):
     precision: Precision = "float32"
     refused: tuple[str, ...] = ()
     data: Census | None = None
+    memory_mb: float = 0.0
+    budget: Budget = Budget()
 
 
 _VERSION = re.compile(r"r\d{4,9}-[0-9a-f]{8}")

@@ -14,7 +14,7 @@ from reconvene_agent.core.config import Config
 from reconvene_agent.core.device import Device
 from reconvene_agent.core.messages import PlanArgs, SpecializeArgs
 from reconvene_agent.core.profile import Profile
-from reconvene_agent.core.protocol import PlanRequest, Runtime, Scoring, SpecializeRequest
+from reconvene_agent.core.protocol import PlanRequest, Request, Runtime, Scoring, SpecializeRequest
 
 
 def runtime(profile: Profile, device: Device) -> Runtime:
@@ -41,11 +41,15 @@ def resolve_budget(profile: Profile, config: Config, asked: BudgetLimits, asked_
 
 
 class Board(msgspec.Struct, frozen=True):
-    """The board at hand: what it is, what is known of its kind, and how its owner configured it."""
+    """The board at hand: what it is, what is known of its kind, and how its owner configured it.
+
+    ``ceilings_mb`` are what limits on memory must not exceed, by name.
+    """
 
     config: Config
     profile: Profile
     device: Device
+    ceilings_mb: dict[str, float] = {}
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -79,7 +83,7 @@ class Board(msgspec.Struct, frozen=True):
 
         ``data`` serve the criteria that score by the loss on them.
         """
-        budget = resolve_budget(self.profile, self.config, args.budget, asked_by, self.device)
+        budget = budgets.under(resolve_budget(self.profile, self.config, args.budget, asked_by, self.device), self.ceilings_mb)
         return PlanRequest(
             bundle=str(bundle),
             budget=budget,
@@ -106,3 +110,13 @@ class Board(msgspec.Struct, frozen=True):
             release=args.release,
             cache_mb=self.config.specialize.cache_mb,
         )
+
+
+def memory_limits(request: Request) -> dict[str, float]:
+    """Return the limits of memory in a request for a plan or a whole run, by name, in MiB."""
+    plan = request.plan if isinstance(request, SpecializeRequest) else request
+    assert isinstance(plan, PlanRequest)
+    limits = {name: limit.value for name, limit in plan.budget.limits() if name in budgets.MEMORY}
+    if plan.scoring.memory_mb is not None:  # what is available now limits training too
+        limits["training_memory_mb"] = plan.scoring.memory_mb
+    return limits

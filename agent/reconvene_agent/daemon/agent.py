@@ -9,20 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from msgspec import UNSET
+
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.config import Config
 from reconvene_agent.core.device import Device
 from reconvene_agent.core.errors import UsageError
 from reconvene_agent.core.job import Command
 from reconvene_agent.core.messages import decode_object
-from reconvene_agent.daemon import announce, events, reports, status
+from reconvene_agent.daemon import announce, drift, events, reports, status
 from reconvene_agent.daemon import effects as do
-from reconvene_agent.daemon.alarms import Alarms
+from reconvene_agent.daemon.alarms import Alarms, Name
 from reconvene_agent.daemon.commands import Commands
 from reconvene_agent.daemon.deployed import Deployed
+from reconvene_agent.daemon.drift import Drift
 from reconvene_agent.daemon.effects import Effect
 from reconvene_agent.daemon.events import Event
 from reconvene_agent.daemon.identity import Identity
+from reconvene_agent.daemon.pauses import Guard
+from reconvene_agent.daemon.probe.strain import Strain
 from reconvene_agent.daemon.status import Broker
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
 
@@ -34,15 +39,29 @@ Effects = Iterator[Effect]
 
 
 class Agent:
-    """One agent. ``known`` is what the journal held; ``defaults`` fills in what commands leave out."""
+    """One agent. ``known`` is what the journal held; ``defaults`` fills in what commands leave out.
 
-    def __init__(self, identity: Identity, config: Config, known: Iterable[Command], defaults: dict[str, Any], now: Now) -> None:
+    ``guard`` has seen the board already.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        config: Config,
+        known: Iterable[Command],
+        defaults: dict[str, Any],
+        now: Now,
+        guard: Guard,
+    ) -> None:
         self._identity = identity
         self._topics = identity.topics
         self._config = config
-        self._commands = Commands(identity, config, known, defaults)
+        self._commands = Commands(identity, config, known, defaults, guard)
+        self._guard = guard
         self._started = now.mono
         self._alarms = Alarms(identity.topics)
+        reserve = 0.0 if config.budget.reserve_mb is UNSET else config.budget.reserve_mb
+        self._drift = Drift(identity.topics, self._alarms, config.drift, reserve, now.mono)
         self._broker = Broker(config.broker.url)
         self._announced = False
         self._settle_at: float | None = None
@@ -61,15 +80,20 @@ class Agent:
             events.Acknowledged: lambda event, _now: commands.acknowledged(event.token),
             events.LaunchFailed: commands.launch_failed,
             events.JournalFailed: commands.journal_failed,
+            events.Launched: commands.launched,
             events.Sampled: self._on_sampled,
             events.DataCounted: self._on_data_counted,
+            events.Looked: lambda event, now: self._feel(event.strain, now),
             events.ReleaseRead: self._on_release_read,
             events.ReleaseSwitched: commands.release_switched,
             events.StatusAsked: self._on_status_asked,
+            events.PauseAsked: self._on_pause_asked,
             events.StopAsked: lambda _event, now: commands.stop_for_shutdown(now),
             events.Tick: self._on_tick,
-            WorkerSaid: commands.worker_said,
-            WorkerEnded: commands.worker_ended,
+            WorkerSaid: self._on_worker_said,
+            WorkerEnded: lambda event, now: (
+                self._drift.ended(event) if event.key == drift.KEY else commands.worker_ended(event, now)
+            ),
         }
 
     def handle(self, event: Event, now: Now) -> list[Effect]:
@@ -90,7 +114,7 @@ class Agent:
 
     def due(self, now: Now) -> float:
         """Return when, on the monotonic clock, the agent wants a Tick if nothing happens before."""
-        times = (self._sample_at, self._tidy_at, self._settle_at, self._commands.due(now))
+        times = (self._sample_at, self._tidy_at, self._settle_at, self._commands.due(now), self._drift.due)
         return min(time for time in times if time is not None)
 
     def status(self, now: Now) -> dict[str, Any]:
@@ -105,6 +129,8 @@ class Agent:
             self._deployed.release,
             self._device,
             self._alarms.problems,
+            self._commands.paused.first,
+            self._commands.paused.waits_for,
         )
 
     # --- life of the process ---------------------------------------------------------------------------------------------
@@ -134,6 +160,13 @@ class Agent:
             if self._config.specialize.new_data_share and self._commands.running is None:
                 yield do.CountData()
         yield from self._commands.supervise(now)
+        yield from self._drift.step(self._commands.state == "idle", now)
+
+    def _on_worker_said(self, event: WorkerSaid, now: Now) -> Effects:
+        if event.key == drift.KEY:
+            yield from self._drift.said(event, self._commands.state == "idle", now)
+        else:
+            yield from self._commands.worker_said(event, now)
 
     def _on_sampled(self, event: events.Sampled, now: Now) -> Effects:
         first = self._device is None
@@ -141,18 +174,33 @@ class Agent:
         if first:
             yield announce.twin(self._identity, "hardware", announce.hardware(event.device))
         yield reports.measurement(self._topics, "system", event.figures, now.wall)
+        yield from self._drift.sampled(event.device.memory.available_mb, now)
+        power = event.device.power
+        yield from self._feel(Strain(event.device.temperature_c, None if power is None else power.under_voltage), now)
+
+    def _feel(self, strain: Strain, now: Now) -> Effects:
+        """Take in how the board fares, and let the fleet know when it fares badly."""
+        self._guard.feel(strain, now)
+        states: tuple[tuple[Name, str], ...] = (("over_temperature", self._guard.heat), ("under_voltage", self._guard.weakness))
+        for name, text in states:
+            yield from self._alarms.sound(name, text, "major", now.wall) if text else self._alarms.clear(name)
 
     def _on_release_read(self, event: events.ReleaseRead, now: Now) -> Effects:
         news = list(self._deployed.read(event, now))
         yield from news
         if news:
             yield do.Remember(self.status(now))
+        yield from self._drift.deployed(event.release)
 
     def _on_data_counted(self, event: events.DataCounted, now: Now) -> Effects:
         yield from self._commands.new_data(event.census, self._deployed.release, self._config.specialize.new_data_share, now)
 
     def _on_status_asked(self, event: events.StatusAsked, now: Now) -> Effects:
         yield do.Answer(event.ticket, self.status(now))
+
+    def _on_pause_asked(self, event: events.PauseAsked, now: Now) -> Effects:
+        yield from self._commands.paused.order("command line" if event.pause else "", now)
+        yield do.Answer(event.ticket, {"paused": self._commands.paused.text(now)})
 
     # --- the broker ------------------------------------------------------------------------------------------------------
 

@@ -10,9 +10,9 @@ import msgspec
 from reconvene_agent.core import messages
 from reconvene_agent.core.clock import rfc3339
 from reconvene_agent.core.device import Device
-from reconvene_agent.core.job import Command
+from reconvene_agent.core.job import Command, payload
 from reconvene_agent.core.release import Release
-from reconvene_agent.core.topics import SERVICE
+from reconvene_agent.core.topics import SERVICE, Topics
 from reconvene_agent.daemon.effects import Publish
 from reconvene_agent.daemon.identity import Identity
 
@@ -41,6 +41,12 @@ def birth(identity: Identity) -> Iterator[Publish]:
     yield Publish(identity.topics.service, messages.registration(SERVICE))
     for op in messages.OPERATIONS:
         yield Publish(identity.topics.capability(op), messages.capability(op))
+
+
+def state(topics: Topics, command: Command) -> Publish:
+    """Return a command's state; that the broker has its end comes back as an event."""
+    token = command.label if command.status.terminal else ""
+    return Publish(topics.command(command.op, command.id), payload(command), token=token)
 
 
 def twin(identity: Identity, name: str, document: dict[str, Any]) -> Publish:

@@ -21,7 +21,9 @@ from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon.book import CommandBook, envelope_of, expired, waits_for
 from reconvene_agent.daemon.effects import Effect
 from reconvene_agent.daemon.identity import Identity
-from reconvene_agent.daemon.running import RunningJob, StopReason, beyond_all_published, failed
+from reconvene_agent.daemon.paused import Paused
+from reconvene_agent.daemon.pauses import Guard
+from reconvene_agent.daemon.running import RunningJob, StopReason, beyond_all_published, failed, too_late
 from reconvene_agent.daemon.supervision import Action, Supervision
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
 
@@ -31,12 +33,16 @@ Effects = Iterator[Effect]
 class Commands:
     """The commands of one agent. ``known`` is what the journal held; ``defaults`` fills in what commands leave out."""
 
-    def __init__(self, identity: Identity, config: Config, known: Iterable[Command], defaults: dict[str, Any]) -> None:
+    def __init__(
+        self, identity: Identity, config: Config, known: Iterable[Command], defaults: dict[str, Any], guard: Guard
+    ) -> None:
         self._identity = identity
         self._topics = identity.topics
         self._limits = config.worker
         self._defaults = defaults
         self._book = CommandBook(known)
+        self._guard = guard
+        self.paused = Paused(identity.topics, self._book, guard)
         self.running: RunningJob | None = None
         self.stopping = False
 
@@ -45,11 +51,22 @@ class Commands:
         """The word for what the agent is doing."""
         if self.stopping:
             return "stopping"
-        return "idle" if self.running is None else self.running.command.op
+        if self.running is not None:
+            return self.running.command.op
+        return "idle" if self.paused.hold is None else "paused"
+
+    @property
+    def _started(self) -> Command | None:
+        """The job that runs or, having started, is paused."""
+        return self.paused.job if self.running is None else self.running.command
 
     def due(self, now: Now) -> float | None:
         """Return when something is due with a command, on the monotonic clock."""
-        times = (self._book.next_start(now), None if self.running is None else self.running.due)
+        times = (
+            self._book.next_start(now),
+            None if self.running is None else self.running.due,
+            *self.paused.due(),
+        )
         return min((time for time in times if time is not None), default=None)
 
     # --- from the fleet --------------------------------------------------------------------------------------------------
@@ -125,8 +142,8 @@ class Commands:
         command = found.command
         is_job = OPERATIONS[command.op].is_job
         waiting = waits_for(found.envelope, now)
-        if is_job and not waiting and (self.running is not None or self.stopping):
-            busy = self.running.command.label if self.running is not None else "the agent is stopping"
+        if is_job and not waiting and (self._started is not None or self.stopping):
+            busy = self._started.label if self._started is not None else "the agent is stopping"
             refusal = failed(command, ErrorCode.BUSY, f"busy with {busy}", now)
             yield from self._refuse(intake.Refused(refusal), None)
             return
@@ -164,12 +181,23 @@ class Commands:
             if not OPERATIONS[command.op].is_job:
                 yield from self._switch_release(command, now)
                 continue
-            if self.running is not None or command.attempt >= self._limits.attempts:
-                detail = f"the agent stopped during this run; {command.attempt} of {self._limits.attempts} attempts are used up"
-                yield from self._finish(failed(command, ErrorCode.INTERRUPTED, detail, now))
-            else:
-                yield do.Log("info", f"{command.label} goes on after a restart")
-                yield from self._launch(beyond_all_published(command), now)
+            yield do.Log("info", f"{command.label} goes on after a restart")
+            yield from self._go_on(beyond_all_published(command), "the agent stopped during this run", now)
+
+    def _go_on(self, command: Command, why: str, now: Now, deadline: float | None = None) -> Effects:
+        """Start a worker again for a command that is executing without one, as soon as nothing holds it back.
+
+        ``why`` says what has become of the worker before.
+        """
+        if self._started is not None or command.attempt >= self._limits.attempts:
+            detail = f"{why}; {command.attempt} of {self._limits.attempts} attempts are used up"
+            yield from self._finish(failed(command, ErrorCode.INTERRUPTED, detail, now))
+            return
+        hold = self._guard.hold(command.op, now)
+        if hold is None:
+            yield from self._launch(command, now, deadline)
+        else:
+            yield from self.paused.keep(command, hold, deadline, now)
 
     def stop_for_shutdown(self, now: Now) -> Effects:
         """Ask the running job to keep a checkpoint and leave; nothing new starts from now on."""
@@ -179,26 +207,60 @@ class Commands:
             yield do.AskWorker("suspend")
 
     def start_due(self, now: Now) -> Effects:
-        """Start, or refuse as expired, the commands whose time has come."""
+        """Start, or refuse as expired, the commands whose time has come, as far as the board may work."""
+        reason = None
         for command in self._book.scheduled():
             if self._book.get(command.label) is not command:
                 continue  # one before it has just canceled it
             envelope = envelope_of(command)
+            is_job = OPERATIONS[command.op].is_job
+            hold = self._guard.hold(command.op, now) if is_job else None
             if expired(envelope, now):
-                yield from self._finish(failed(command, ErrorCode.EXPIRED, "the command expired before it could start", now))
+                yield from self._finish(too_late(command, hold, "the command expired before it could start", now))
             elif waits_for(envelope, now):
                 continue
-            elif not OPERATIONS[command.op].is_job:
+            elif not is_job:
                 yield from self._do_at_once(command, now)
-            elif self.running is None and not self.stopping:
-                yield from self._launch(advance(command, now.wall, Status.EXECUTING, reason=""), now)
+            elif self._started is not None or self.stopping:
+                continue
+            elif hold is not None:
+                reason = reason or hold
+                late = self.paused.cannot_wait(command, hold, now)
+                yield from self.paused.wait(command, hold, now) if late is None else self._finish(late)
+            elif self._guard.fresh(now):
+                yield from self._launch(advance(command, now.wall, Status.EXECUTING), now)
+        yield from self._heed(now)
+        self.paused.note(reason, now)
+        yield from self.paused.watch(self.running is not None, now)
 
-    def _launch(self, command: Command, now: Now) -> Effects:
-        """Start the worker for a command that is executing, whether anew or again."""
+    def _heed(self, now: Now) -> Effects:
+        """Pause what runs, or go on with what is paused, as the board fares."""
+        run, held, command = self.running, self.paused.held, self._started
+        if command is None:
+            return
+        hold = self._guard.hold(command.op, now)
+        if run is not None:
+            if hold is not None and run.stop("paused", now.mono):
+                yield from self.paused.wait(command, hold, now)
+                run.command = self._book.get(command.label) or command
+                yield do.AskWorker("suspend")
+        elif held is not None and held.deadline is not None and now.mono >= held.deadline:
+            self.paused.held = None
+            yield from self._finish(too_late(command, hold, "the command's timeout_s was used up", now, ErrorCode.TIMED_OUT))
+        elif held is not None and hold is not None:
+            yield from self.paused.wait(command, hold, now)
+        elif held is not None and self._guard.fresh(now) and not self.stopping:
+            self.paused.held = None
+            yield from self._launch(command, now, held.deadline)
+
+    def _launch(self, command: Command, now: Now, deadline: float | None = None) -> Effects:
+        """Start the worker for a command that is executing, whether anew or again; ``deadline`` if it has one from before."""
+        yield from self.paused.goes_on(command, now)
         command = advance(command, now.wall, attempt=command.attempt + 1, step=Step.PROBE, reason="")
         self._book.put(command)
         timeout = envelope_of(command).timeout_s
-        deadline = None if timeout is None else now.mono + timeout
+        if deadline is None and timeout is not None:
+            deadline = now.mono + timeout
         self.running = RunningJob(command, Supervision(self._limits, now.mono), deadline, now.mono)
         yield do.Save(command)
         yield do.Launch(command)
@@ -215,6 +277,9 @@ class Commands:
                 return
             if isinstance(args, CancelArgs):
                 result, effects = self._cancel(args, executing.label, now)
+            elif command.op in ("pause", "resume"):
+                effects = list(self.paused.order(executing.label if command.op == "pause" else "", now))
+                result = {"paused": self.paused.text(now)}
             else:
                 result, effects = {"state": self.state, "version": self._identity.version}, []
         except AgentError as error:
@@ -248,24 +313,22 @@ class Commands:
         yield do.ReadRelease()
 
     def _publish(self, command: Command) -> Effect:
-        token = command.label if command.status.terminal else ""
-        return do.Publish(self._topics.command(command.op, command.id), payload(command), token=token)
+        return announce.state(self._topics, command)
 
     def _cancel(self, args: CancelArgs, asking: str, now: Now) -> tuple[dict[str, Any], list[Effect]]:
         """Stop the command meant; stopping one that has ended, or nothing at all, is no mistake."""
-        target: Command | None
-        if args.id is msgspec.UNSET:
-            target = self.running.command if self.running is not None else None
-        else:
-            target = self._book.find(args.id, besides=asking)
+        target = self._started if args.id is msgspec.UNSET else self._book.find(args.id, besides=asking)
         if target is None:
             return {"canceled": None}, []
         if self.running is not None and target.label == self.running.command.label:
             effects = list(self._stop_run("canceled", now))
             return {"canceled": target.label if self.running.stop_reason == "canceled" else None}, effects
-        if target.status is Status.EXECUTING:
+        paused = self.paused.held is not None and target.label == self.paused.held.label
+        if paused:
+            self.paused.held = None
+        elif target.status is Status.EXECUTING:
             return {"canceled": None}, []  # a release is being switched, which nothing stops any more
-        gone = failed(target, ErrorCode.CANCELED, "canceled before it started", now)
+        gone = failed(target, ErrorCode.CANCELED, f"canceled {'while it was paused' if paused else 'before it started'}", now)
         return {"canceled": target.label}, list(self._finish(gone))
 
     def _stop_run(self, reason: StopReason, now: Now) -> Effects:
@@ -315,7 +378,21 @@ class Commands:
             self._book.put(command)
             yield do.Save(command)
             yield self._publish(command)
+            if command.ceilings_mb != run.command.ceilings_mb:
+                yield do.Log("warning", f"{command.label}: {command.reason}")
+                yield do.Clean(command.key)
+                yield reports.replanned(self._topics, command, now.wall)
+            if not self.stopping:
+                yield from self._go_on(command, command.reason, now, run.deadline)
         yield do.ReadRelease()
+
+    def launched(self, event: events.Launched, _now: Now) -> Effects:
+        """Keep the limits that a worker was told: if it runs out of memory they were too much."""
+        run = self.running
+        if run is not None and event.key == run.command.key and event.limits_mb != run.command.limits_mb:
+            run.command = msgspec.structs.replace(run.command, limits_mb=event.limits_mb)
+            self._book.put(run.command)
+            yield do.Save(run.command)
 
     def launch_failed(self, event: events.LaunchFailed, now: Now) -> Effects:
         """Finish a command whose worker could not be started."""

@@ -1,4 +1,4 @@
-"""The local socket: one JSON line in, one JSON line out. ``status`` is asked here, and never waits for the broker."""
+"""The local socket: one JSON line in, one JSON line out. What is asked here never waits for the broker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -23,14 +23,16 @@ RETRY_S = 0.1
 MAX_LINE = 65536
 _MODE = 0o660
 
+Word = Literal["status", "pause", "resume"]
+
 _object = msgspec.json.Decoder(dict[str, Any])
 
 
 class ControlServer:
     """Answers on a Unix socket. Each question becomes a numbered ticket for the owner, who answers when it is its turn."""
 
-    def __init__(self, path: Path, ask: Callable[[int], None]) -> None:
-        """Listen on ``path``; ``ask`` is called with each ticket, from a thread of this object.
+    def __init__(self, path: Path, ask: Callable[[int, Word], None]) -> None:
+        """Listen on ``path``; ``ask`` is called with each ticket and what is asked, from a thread of this object.
 
         Raises:
             AgentError: the socket cannot be made.
@@ -83,17 +85,16 @@ class ControlServer:
         question = _read_line(client, QUESTION_S)
         client.settimeout(TIMEOUT_S)
         try:
-            asked = from_json(question, _object.decode).get("ask")
+            asked = msgspec.convert(from_json(question, _object.decode).get("ask"), Word)
         except msgspec.DecodeError:
-            asked = None
-        if asked != "status":
-            client.sendall(msgspec.json.encode({"error": 'only {"ask": "status"} is understood here'}) + b"\n")
+            words = ", ".join(get_args(Word))
+            client.sendall(msgspec.json.encode({"error": f'only {{"ask": WORD}} is understood here; WORD: {words}'}) + b"\n")
             return
         self._tickets += 1
         ticket, done = self._tickets, threading.Event()
         box: list[dict[str, Any]] = []
         self._answers[ticket] = (done, box)
-        self._ask(ticket)
+        self._ask(ticket, asked)
         done.wait(TIMEOUT_S)
         del self._answers[ticket]
         if box:
@@ -136,7 +137,12 @@ def _connect(client: socket.socket, path: Path) -> None:
 
 
 def ask_status(path: Path) -> dict[str, Any]:
-    """Ask the daemon behind a socket for its status.
+    """Ask the daemon behind a socket for its status; as ``ask``."""
+    return ask(path, "status")
+
+
+def ask(path: Path, word: Word) -> dict[str, Any]:
+    """Ask the daemon behind a socket for something and return its answer.
 
     Raises:
         NotRunningError: nobody answers there.
@@ -145,7 +151,7 @@ def ask_status(path: Path) -> dict[str, Any]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         try:
             _connect(client, path)
-            client.sendall(b'{"ask":"status"}\n')
+            client.sendall(msgspec.json.encode({"ask": word}) + b"\n")
             with client.makefile("rb") as lines:
                 line = lines.readline()
         except PermissionError as error:

@@ -75,6 +75,24 @@ class CountData(Struct, frozen=True):
     """Count the local data that the configuration names."""
 
 
+class Look(Struct, frozen=True):
+    """See how the board fares, no more than that."""
+
+
+class TimeModel(Struct, frozen=True):
+    """Start a worker that times the deployed model."""
+
+
+class EndTiming(Struct, frozen=True):
+    """Kill the worker that times the deployed model."""
+
+
+class KeepPause(Struct, frozen=True):
+    """Keep on disk who has paused everything on command, or, when empty, that nobody has."""
+
+    ordered_by: str
+
+
 class ReadRelease(Struct, frozen=True):
     """Look up the current release, and prove that it is whole."""
 
@@ -125,6 +143,10 @@ Effect = (
     | Clean
     | Sample
     | CountData
+    | Look
+    | TimeModel
+    | EndTiming
+    | KeepPause
     | ReadRelease
     | SwitchRelease
     | Answer

@@ -11,6 +11,7 @@ from reconvene_agent.core.device import Device
 from reconvene_agent.core.errors import ErrorCode
 from reconvene_agent.core.release import Release
 from reconvene_agent.core.shelf import Fall, Switch
+from reconvene_agent.daemon.probe.strain import Strain
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
 
 
@@ -79,6 +80,19 @@ class DataCounted(Struct, frozen=True):
     census: Census
 
 
+class Looked(Struct, frozen=True):
+    """It was seen how the board fares."""
+
+    strain: Strain
+
+
+class Launched(Struct, frozen=True):
+    """A worker for the command ``key`` is being started; ``limits_mb`` are the limits of memory that it was told, by name."""
+
+    key: str
+    limits_mb: dict[str, float]
+
+
 class ReleaseRead(Struct, frozen=True):
     """The current release, looked up on disk and proved.
 
@@ -107,6 +121,13 @@ class StatusAsked(Struct, frozen=True):
     ticket: int
 
 
+class PauseAsked(Struct, frozen=True):
+    """Somebody asks on the local socket to pause, or else to go on; the answer goes to ``ticket``."""
+
+    ticket: int
+    pause: bool
+
+
 class StopAsked(Struct, frozen=True):
     """The agent is to shut down."""
 
@@ -123,11 +144,14 @@ Event = (
     | Acknowledged
     | LaunchFailed
     | JournalFailed
+    | Launched
     | Sampled
     | DataCounted
+    | Looked
     | ReleaseRead
     | ReleaseSwitched
     | StatusAsked
+    | PauseAsked
     | StopAsked
     | Tick
     | WorkerSaid

@@ -13,9 +13,12 @@ from reconvene_agent.core import atomic, census
 from reconvene_agent.core.config import Config
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.job import Command
+from reconvene_agent.core.kernel.files import HOST
 from reconvene_agent.core.profile import Profile
+from reconvene_agent.core.protocol import TimeRequest
+from reconvene_agent.core.requests import memory_limits, runtime
+from reconvene_agent.daemon import drift, events, launch, order
 from reconvene_agent.daemon import effects as do
-from reconvene_agent.daemon import events, launch
 from reconvene_agent.daemon.control import ControlServer
 from reconvene_agent.daemon.database import DatabaseFullError
 from reconvene_agent.daemon.effects import Effect
@@ -26,8 +29,9 @@ from reconvene_agent.daemon.mqtt import Connection
 from reconvene_agent.daemon.outbox import Outbox
 from reconvene_agent.daemon.probe.device import probe_device
 from reconvene_agent.daemon.probe.sample import system_sample
+from reconvene_agent.daemon.probe.strain import read_strain
 from reconvene_agent.daemon.spool import Spool
-from reconvene_agent.daemon.worker_process import WorkerProcess
+from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerProcess
 
 _log = logging.getLogger("reconvene_agent")
 
@@ -54,6 +58,7 @@ class Executor:
         self._keeper = Keeper(config.models_dir)
         self._worker: WorkerProcess | None = None
         self._counting: threading.Thread | None = None
+        self._timing: WorkerProcess | None = None
         self._unsaved: dict[str, Command] = {}
         self.outbox = Outbox(connection, spool)
         self.done = False
@@ -70,6 +75,10 @@ class Executor:
             do.CountData: self._count_data,
             do.ReadRelease: lambda _: self._inbox.post_now(self._keeper.read()),
             do.SwitchRelease: lambda effect: self._inbox.post_now(self._keeper.switch(effect)),
+            do.Look: lambda _: self._inbox.post_now(events.Looked(read_strain(HOST))),
+            do.TimeModel: self._time_model,
+            do.EndTiming: lambda _: self._timing.kill() if self._timing is not None else None,
+            do.KeepPause: self._keep_pause,
             do.Answer: lambda effect: self._control.answer(effect.ticket, effect.document),
             do.Remember: self._remember,
             do.Log: lambda effect: _log.log(logging.getLevelName(effect.level.upper()), "%s", effect.text),
@@ -119,6 +128,7 @@ class Executor:
         key = effect.command.key
         try:
             request, threads = launch.request_for(effect.command, self._config, self._profile)
+            self._inbox.post_now(events.Launched(key, memory_limits(request)))
             log = _log.getChild("worker").info
             self._worker = WorkerProcess(key, request, self._inbox.post, log, self._config.worker.python, threads)
         except AgentError as error:
@@ -126,6 +136,17 @@ class Executor:
         except OSError as error:
             detail = f"the worker cannot be started: {error.strerror or error}"
             self._inbox.post_now(events.LaunchFailed(key, ErrorCode.INTERNAL, detail))
+
+    def _time_model(self, _effect: do.TimeModel) -> None:
+        compute = runtime(self._profile, probe_device(self._config.state_dir))
+        request = TimeRequest(str(self._config.models_dir), compute)
+        log = _log.getChild("worker").info
+        try:
+            python, threads = self._config.worker.python, compute.inference_threads
+            self._timing = WorkerProcess(drift.KEY, request, self._inbox.post, log, python, threads)
+        except (AgentError, OSError) as error:
+            _log.warning("the deployed model cannot be timed: %s", error)
+            self._inbox.post_now(WorkerEnded(drift.KEY, 0, "", False, ""))
 
     def _ask_worker(self, effect: do.AskWorker) -> None:
         if self._worker is not None:
@@ -151,6 +172,12 @@ class Executor:
 
         self._counting = threading.Thread(target=count, name="census", daemon=True)
         self._counting.start()
+
+    def _keep_pause(self, effect: do.KeepPause) -> None:
+        try:
+            order.keep(self._config.pause_path, effect.ordered_by)
+        except (AgentError, OSError) as error:
+            _log.error("that work is %spaused cannot be kept over a restart: %s", "" if effect.ordered_by else "not ", error)
 
     def _remember(self, effect: do.Remember) -> None:
         try:

@@ -34,7 +34,7 @@ def inside(folder: Path, name: str, trusted: str) -> Path:
 
 
 def work_folder(config: Config, key: str) -> Path:
-    """Return where a job keeps what must survive an interruption."""
+    """Return the folder of all that a job keeps."""
     return config.state_dir / "jobs" / key
 
 
@@ -50,7 +50,7 @@ def request_for(command: Command, config: Config, profile: Profile) -> tuple[Req
             f"only {device.storage.free_mb:.0f} MiB are free in {config.state_dir}, at least {MIN_FREE_MB:.0f} are needed",
             ErrorCode.NO_DISK,
         )
-    board = Board(config, profile, device)
+    board = Board(config, profile, device, command.ceilings_mb or {})
     args = decode_args(command.op, envelope_of(command).args, board.defaults)
     assert isinstance(args, PlanArgs)
     if args.bundle is msgspec.UNSET:
@@ -68,5 +68,7 @@ def request_for(command: Command, config: Config, profile: Profile) -> tuple[Req
     if not os.access(data, os.R_OK):
         raise AgentError(f"there are no readable data {args.data!r} in {config.data_dir}", ErrorCode.NO_DATA)
     work = work_folder(config, command.key)
+    if command.ceilings_mb is not None:  # nothing of what was planned and settled before must be gone on with
+        work /= f"{command.key}-replanned"
     request = board.specialize_request(folder, data, work, config.models_dir, args, "command")
     return request, request.plan.runtime.training_threads

@@ -45,6 +45,16 @@ def data_changed(topics: Topics, found: Census, trained: Census, command: Comman
     return Record("event", topics.event("data_changed"), document)
 
 
+def event(topics: Topics, name: str, wall: float, **data: Any) -> Record:
+    """Return one event of the agent's own."""
+    return Record("event", topics.event(name), {"time": rfc3339(wall), **data})
+
+
+def replanned(topics: Topics, command: Command, wall: float) -> Record:
+    """Return the event that a command is planned again, within tighter limits."""
+    return event(topics, "replanned", wall, command=command.label, reason=command.reason, limits_mb=command.ceilings_mb)
+
+
 def measurement(topics: Topics, name: str, figures: dict[str, Any], wall: float) -> Record:
     """Return one measurement; the spool adds boot id and sequence number."""
     return Record("measurement", topics.measurement(name), {"time": rfc3339(wall), **figures})

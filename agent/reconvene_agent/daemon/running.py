@@ -6,11 +6,13 @@ from typing import Any, Literal
 
 from msgspec.structs import replace
 
+from reconvene_agent.core.budget import tighter
 from reconvene_agent.core.clock import Now
-from reconvene_agent.core.errors import ErrorCode
+from reconvene_agent.core.errors import EXIT_TERMINATED, ErrorCode
 from reconvene_agent.core.job import Command, Failure, Status, Step, advance
 from reconvene_agent.core.protocol import Done, Failed, Progress, Suspended, Upward
 from reconvene_agent.daemon.endings import explain
+from reconvene_agent.daemon.pauses import Hold
 from reconvene_agent.daemon.supervision import Action, Supervision
 from reconvene_agent.daemon.worker_process import WorkerEnded
 
@@ -32,7 +34,7 @@ _SHARES: dict[str, dict[Step, tuple[float, float]]] = {
     "plan": {Step.PLAN: (0.0, 1.0)},
 }
 
-StopReason = Literal["", "canceled", "timed out", "suspended"]
+StopReason = Literal["", "canceled", "timed out", "suspended", "paused"]
 
 
 class RunningJob:
@@ -45,7 +47,7 @@ class RunningJob:
         self.started = mono
         self.note = ""
         self.stop_reason: StopReason = ""
-        self._deadline = deadline
+        self.deadline = deadline
         self._published = mono
         self._journaled = command.rev
         self._outcome: Done | Failed | Suspended | None = None
@@ -53,15 +55,18 @@ class RunningJob:
     @property
     def due(self) -> float | None:
         """When ``step`` wants to be called again."""
-        times = [time for time in (self.supervision.due, self._deadline) if time is not None]
-        return min(times, default=None)
+        deadline = None if self._leaving else self.deadline
+        return min((time for time in (self.supervision.due, deadline) if time is not None), default=None)
+
+    @property
+    def _leaving(self) -> bool:
+        return bool(self.stop_reason) or self._outcome is not None
 
     def hear(self, message: Upward, now: Now) -> tuple[bool, bool]:
         """Take in a message; return whether the command is to be journaled, and whether it is to be published."""
         self.supervision.heard(now.mono)
         if isinstance(message, (Done, Failed, Suspended)):
             self._outcome = message
-            self._deadline = None
             self.supervision.asked_to_stop(now.mono)
             return False, False
         if not isinstance(message, Progress):
@@ -82,41 +87,49 @@ class RunningJob:
     def stop(self, reason: StopReason, mono: float) -> bool:
         """Note that the worker is being asked to stop; False if it already was, or has finished.
 
-        What was only to be suspended can still be canceled: it must not go on after a restart.
+        What was only to be suspended or paused can still be canceled: it must not go on later.
         """
-        given_up = reason == "canceled" and self.stop_reason == "suspended"
+        given_up = reason == "canceled" and self.stop_reason in ("suspended", "paused")
         if (self.stop_reason and not given_up) or (self._outcome is not None and not isinstance(self._outcome, Suspended)):
             return False
         self.stop_reason = reason
-        self._deadline = None
         self.supervision.asked_to_stop(mono)
         return True
 
     def overdue(self, mono: float) -> bool:
         """Whether the command's own time is used up."""
-        return self._deadline is not None and mono >= self._deadline
+        return self.deadline is not None and mono >= self.deadline and not self._leaving
 
     def step(self, mono: float) -> Action | None:
         """Return what is due to be done to the worker."""
         return self.supervision.step(mono)
 
     def conclude(self, ended: WorkerEnded, now: Now) -> Command:
-        """Return the command's state after its worker is gone: terminal, or still executing if it was suspended."""
+        """Return the command's state after its worker is gone: terminal, or still executing if it is to go on."""
         outcome = self._outcome
         if isinstance(outcome, Done):
-            return advance(self.command, now.wall, Status.SUCCESSFUL, progress=1.0, result=outcome.result)
+            return advance(self.command, now.wall, Status.SUCCESSFUL, progress=1.0, result=outcome.result, reason="")
         if isinstance(outcome, Failed) and not self.stop_reason:
             return self.fail(outcome.code, outcome.message, now, outcome.result)
-        if self.stop_reason == "suspended":
-            # An orderly stop does not use up an attempt.
-            return advance(self.command, now.wall, attempt=max(0, self.command.attempt - 1), reason="suspended")
+        if self.stop_reason in ("suspended", "paused"):
+            return self._again(now, "suspended" if self.stop_reason == "suspended" else self.command.reason)
         if self.stop_reason == "canceled":
             return self.fail(ErrorCode.CANCELED, "canceled on request", now)
         if self.stop_reason == "timed out":
             return self.fail(ErrorCode.TIMED_OUT, "the command's timeout_s was used up", now)
-        if isinstance(outcome, Suspended):
-            return self.fail(ErrorCode.INTERRUPTED, "the worker stopped although nobody asked it to", now)
-        return self.fail(*explain(ended, self.supervision.verdict), now)
+        left = outcome is None and ended.returncode == EXIT_TERMINATED and not (ended.broken or self.supervision.verdict)
+        if left or isinstance(outcome, Suspended):
+            return advance(self.command, now.wall, reason="somebody has stopped the worker")
+        code, detail = explain(ended, self.supervision.verdict)
+        if code is ErrorCode.OOM_KILLED and self.command.ceilings_mb is None:
+            ceilings = tighter(self.command.limits_mb)
+            reason = "the kernel killed the worker for want of memory: planned again within less"
+            return self._again(now, reason, ceilings_mb=ceilings, progress=0.0)
+        return self.fail(code, detail, now)
+
+    def _again(self, now: Now, reason: str, **changes: Any) -> Command:
+        """Return the command as one that is started again, for which this start does not count."""
+        return advance(self.command, now.wall, attempt=max(0, self.command.attempt - 1), reason=reason, **changes)
 
     def fail(self, code: ErrorCode, detail: str, now: Now, result: dict[str, Any] | None = None) -> Command:
         """Return the command as failed."""
@@ -131,3 +144,10 @@ def failed(command: Command, code: ErrorCode, detail: str, now: Now, result: dic
 def beyond_all_published(command: Command) -> Command:
     """Return a command from the journal with a revision that is newer than any that was published before a crash."""
     return replace(command, rev=command.rev + REVISIONS_AHEAD)
+
+
+def too_late(command: Command, hold: Hold | None, detail: str, now: Now, otherwise: ErrorCode = ErrorCode.EXPIRED) -> Command:
+    """Return a command as failed because its time is over; what has kept it waiting, if anything, decides the code."""
+    if hold is None:
+        return failed(command, otherwise, detail, now)
+    return failed(command, hold.code(otherwise), f"{detail} while it was {hold.reason}", now)

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from reconvene_agent import __version__
-from reconvene_agent.core import profile
+from reconvene_agent.core import profile, windows
 from reconvene_agent.core.atomic import full_disk_is_no_disk
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.config import Config
@@ -24,16 +24,18 @@ from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.kernel.files import HOST
 from reconvene_agent.core.requests import Board
 from reconvene_agent.core.topics import SERVICE, Topics
-from reconvene_agent.daemon import announce, events, identity
+from reconvene_agent.daemon import announce, events, identity, order
 from reconvene_agent.daemon.agent import Agent
-from reconvene_agent.daemon.control import ControlServer
+from reconvene_agent.daemon.control import ControlServer, Word
 from reconvene_agent.daemon.executor import Executor
 from reconvene_agent.daemon.inbox import Inbox
 from reconvene_agent.daemon.journal import Journal
 from reconvene_agent.daemon.mqtt import Connection, Will, link_from
 from reconvene_agent.daemon.notify import Notifier
+from reconvene_agent.daemon.pauses import Guard
 from reconvene_agent.daemon.probe.clock import clock_synchronized
 from reconvene_agent.daemon.probe.device import probe_device
+from reconvene_agent.daemon.probe.strain import read_strain
 from reconvene_agent.daemon.spool import Spool
 
 CLOCK_CHECK_S = 5.0
@@ -125,12 +127,17 @@ class _Service:
         self._connection = self._connect(config, me)
         journal = Journal(state / "journal.db")
         spool = Spool(state / "spool.db", me.boot_id, config.telemetry.spool_bytes)
-        control = ControlServer(config.socket_path, lambda ticket: self._inbox.post(events.StatusAsked(ticket)))
+        control = ControlServer(config.socket_path, self._asked)
         self._control = control
         self._executor = Executor(config, chosen, self._inbox, journal, spool, self._connection, control)
         defaults = Board(config, chosen, device).defaults
-        self._agent = Agent(me, config, journal.load(), defaults, self._clock.now())
+        guard = Guard(chosen.thermal, tuple(map(windows.parse, config.worker.windows)), order.kept(config.pause_path))
+        guard.feel(read_strain(HOST), self._clock.now())
+        self._agent = Agent(me, config, journal.load(), defaults, self._clock.now(), guard)
         _log.info("%s %s on %s, profile %s", SERVICE, __version__, config.device_id, chosen.name)
+
+    def _asked(self, ticket: int, word: Word) -> None:
+        self._inbox.post(events.StatusAsked(ticket) if word == "status" else events.PauseAsked(ticket, word == "pause"))
 
     def _connect(self, config: Config, me: identity.Identity) -> Connection | None:
         if not config.broker.url:

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from reconvene_agent.core.clock import Now, rfc3339
 from reconvene_agent.core.device import Device
+from reconvene_agent.core.job import Command
 from reconvene_agent.core.release import Release
 from reconvene_agent.daemon import announce
 from reconvene_agent.daemon.identity import Identity
@@ -24,18 +25,20 @@ class Broker(Struct, frozen=True):
     reason: str = "not connected yet"
 
 
-def job(run: RunningJob, now: Now) -> dict[str, Any]:
-    """Return the running job."""
-    command = run.command
+def job(run: RunningJob | None, paused: Command | None, now: Now) -> dict[str, Any] | None:
+    """Return the running job, else the one that is paused; its note says why."""
+    command = paused if run is None else run.command
+    if command is None:
+        return None
     return {
         "op": command.op,
         "id": command.id,
         "status": command.status.value,
         "step": command.step.value if command.step else None,
         "progress": round(command.progress, 4),
-        "note": run.note,
+        "note": command.reason or run.note if run is not None else command.reason,
         "attempt": command.attempt,
-        "elapsed_s": round(now.mono - run.started, 1),
+        "elapsed_s": None if run is None else round(now.mono - run.started, 1),
     }
 
 
@@ -49,8 +52,13 @@ def document(
     release: Release | None,
     device: Device | None,
     alarms: list[str],
+    paused: Command | None = None,
+    hold: str | None = None,
 ) -> dict[str, Any]:
-    """Return the whole status. ``problems`` are what makes the agent degraded, one line each; ``alarms`` among them."""
+    """Return the whole status. ``paused`` is the job that waits for ``hold``.
+
+    ``problems`` are what makes the agent degraded, one line each; ``alarms`` among them.
+    """
     unconnected = [f"no broker: {broker.reason}"] if broker.url and not broker.connected else []
     return {
         "state": state,
@@ -59,7 +67,8 @@ def document(
         "uptime_s": round(now.mono - started, 1),
         "updated_at": rfc3339(now.wall),
         "broker": msgspec.to_builtins(broker),
-        "job": None if run is None else job(run, now),
+        "job": job(run, paused, now),
+        "paused": hold,
         "release": None if release is None else announce.model(release),
         "device": None if device is None else msgspec.to_builtins(device),
         "problems": [*unconnected, *alarms],

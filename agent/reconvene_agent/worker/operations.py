@@ -15,6 +15,7 @@ from reconvene_agent.core.protocol import (
     PruneRequest,
     Request,
     SpecializeRequest,
+    TimeRequest,
 )
 from reconvene_agent.worker.channel import Channel
 
@@ -30,6 +31,10 @@ def run(request: Request, channel: Channel) -> dict[str, Any]:
         from reconvene_agent.worker.deploy.predict import predict
 
         return predict(request, channel)
+    if isinstance(request, TimeRequest):
+        from reconvene_agent.worker.deploy.timing import time_deployed
+
+        return time_deployed(request, channel)
     if isinstance(request, SpecializeRequest):
         from reconvene_agent.worker.pipeline import specialize
 

@@ -300,6 +300,7 @@ class _Run:
             mean=self._data.mean,
             std=self._data.std,
             data=self._data.census,
+            budget=plan.budget,
         )
         # One that lies there from an attempt that was killed is swept by the next release.
         aside = models / f".{self._work.folder.name}.{os.getpid()}.tmp"

@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
+
 NICENESS = 10
 
 Result = TypeVar("Result")
@@ -27,7 +29,14 @@ class Priority:
         self._thread = self._aside.submit(threading.get_native_id).result()
 
     def lower(self) -> None:
-        """Let every thread step back but the one aside; threads started later inherit it from who starts them."""
+        """Let every thread step back but the one aside; threads started later inherit it from who starts them.
+
+        The main thread, which does all reading and writing, comes last at the disk as well.
+        """
+        try:
+            psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
+        except (psutil.Error, OSError):
+            pass  # a sandbox or an old kernel has no such class
         for entry in Path("/proc/self/task").iterdir():
             thread = int(entry.name)
             if thread != self._thread:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from reconvene_agent.daemon import oom
 from support.commandline import Cli, Disturbed, Ended, Running, command
 from support.pictures import digits
 
@@ -270,3 +271,34 @@ def test_a_worker_dies_with_a_command_that_is_killed(stand_in: StandIn, bundle: 
         running.wait_line("warning: deaf")
         running.signal(signal.SIGKILL)
         assert running.end().code == -signal.SIGKILL
+
+
+# --- a worker that the kernel kills for want of memory ------------------------------------------------------------------------
+
+# Keeps a note in its work folder, and is killed as often as it is told to be.
+HUNGRY = """
+import os, signal
+seen = Path({seen!r})
+limits = seen.read_text().split() if seen.exists() else []
+work = Path(request.work)
+assert not work.exists(), "nothing of an earlier plan is there"
+work.mkdir(parents=True)
+seen.write_text(" ".join([*limits, str(request.plan.scoring.memory_mb)]))
+if len(limits) < {kills}:
+    os.kill(os.getpid(), signal.SIGKILL)
+raise AgentError("enough", ErrorCode.INFEASIBLE)
+"""
+
+
+@pytest.mark.parametrize(("kills", "code"), [(1, "INFEASIBLE"), (2, "OOM_KILLED")])
+def test_it_is_planned_again_once_within_less(
+    kills: int, code: str, stand_in: StandIn, bundle: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = tmp_path / "seen"
+    monkeypatch.setattr(oom, "kills", lambda: len(seen.read_text().split()) if seen.exists() else 0)
+    config = stand_in(HUNGRY.format(seen=str(seen), kills=kills))
+    words = ("--training-memory-mb", 100, "--bundle", bundle, "--data", tmp_path, "--out", tmp_path / "out", "--config", config)
+    ended = cli("specialize", *words, "--json")
+    ended.error(code)
+    assert "the kernel killed the worker for want of memory: planning again within less\n" in ended.err
+    assert [float(limit) for limit in seen.read_text().split()] == [100.0, pytest.approx(70.0)]

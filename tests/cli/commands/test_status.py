@@ -19,7 +19,7 @@ from support.values import release
 from support.waiting import until
 from support.workers import honest
 
-KEYS = {"state", "device_id", "version", "uptime_s", "updated_at", "broker", "job", "release", "device", "problems"}
+KEYS = {"state", "device_id", "version", "uptime_s", "updated_at", "broker", "job", "paused", "release", "device", "problems"}
 JOB = {"op", "id", "status", "step", "progress", "note", "attempt", "elapsed_s"}
 RELEASE = {
     "version", "architecture", "bundle", "sparsity", "bytes", "sha256", "params", "macs", "accuracy", "latency_ms", "created",

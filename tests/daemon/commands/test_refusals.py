@@ -116,8 +116,8 @@ def test_a_ping_is_answered_all_the_same(bench: AgentBench) -> None:
 
 
 def test_a_command_that_was_due_starts_although_a_new_one_cannot_be_journaled(bench: AgentBench) -> None:
-    bench.command("plan/1", not_before=WALL + 60)
-    bench.now = bench.now.__class__(WALL + 61, bench.now.mono + 61, True)
+    bench.command("plan/1", not_before=WALL + 6)
+    bench.now = bench.now.__class__(WALL + 7, bench.now.mono + 7, True)
     done = dropped_after_first_save(bench, bench.command("plan/2", not_before=WALL + 90))
     assert [effect.command.label for effect in done if isinstance(effect, do.Launch)] == ["plan/1"]
     assert states(done, "plan/2")[-1]["error"]["code"] == "NO_DISK"

@@ -66,7 +66,6 @@ def test_a_known_failure_keeps_its_code_and_what_was_found(bench: AgentBench) ->
         ({"returncode": 3}, "INTERNAL"),
         ({"returncode": -11}, "INTERNAL"),
         ({"returncode": -9}, "INTERRUPTED"),
-        ({"returncode": -9, "oom": True}, "OOM_KILLED"),
         ({"returncode": -9, "broken": "it sent rubbish"}, "INTERNAL"),
     ],
 )
@@ -79,11 +78,17 @@ def test_a_worker_that_leaves_without_a_word(bench: AgentBench, facts: dict[str,
     assert bench.statuses("ping/1") == ["successful"]
 
 
-def test_a_worker_that_suspends_itself_was_interrupted(bench: AgentBench) -> None:
+@pytest.mark.parametrize("returncode", [0, 143])
+def test_a_worker_that_somebody_has_stopped_goes_on_at_the_cost_of_an_attempt(bench: AgentBench, returncode: int) -> None:
     bench.command(JOB)
-    bench.say(Suspended())
-    bench.end()
+    for attempt in (1, 2, 3):
+        assert [launch.command.attempt for launch in bench.done(do.Launch)] == list(range(1, attempt + 1))
+        if returncode == 0:
+            bench.say(Suspended())
+        bench.end(returncode=returncode)
     assert bench.failure(JOB) == "INTERRUPTED"
+    assert bench.states(JOB)[-1]["reason"] == "somebody has stopped the worker; 3 of 3 attempts are used up"
+    assert len(bench.done(do.Launch)) == 3
 
 
 @pytest.mark.parametrize(("greets", "limit"), [(False, 100), (True, 200)])

@@ -14,10 +14,15 @@ from reconvene_agent.cli import arguments as shared
 from reconvene_agent.cli.board import find_board
 from reconvene_agent.cli.commands.plan import add_candidates
 from reconvene_agent.cli.foreground import run_worker
-from reconvene_agent.cli.output import answer, size
+from reconvene_agent.cli.output import answer, say, size
+from reconvene_agent.core import budget as budgets
 from reconvene_agent.core import bundle
+from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.messages import SpecializeArgs, decode_args
 from reconvene_agent.core.plan import named
+from reconvene_agent.core.protocol import SpecializeRequest
+from reconvene_agent.core.requests import Board, memory_limits
+from reconvene_agent.daemon.pauses import Guard
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,11 +61,25 @@ def run(arguments: argparse.Namespace) -> int:
     assert isinstance(args, SpecializeArgs)
     identity = msgspec.json.encode((str(arguments.bundle.resolve()), str(arguments.data.resolve()), args))
     work = out / f".work-{hashlib.sha256(identity).hexdigest()[:12]}"
-    request = board.specialize_request(arguments.bundle.resolve(), arguments.data.resolve(), work, out, args, "command line")
-    document = run_worker(request, board.config.worker, request.plan.runtime.training_threads, arguments.debug)
+    paths = (arguments.bundle.resolve(), arguments.data.resolve(), work, out)
+    request = board.specialize_request(*paths, args, "command line")
+    guard = Guard(board.profile.thermal)
+    try:
+        document = _run(request, board, guard, arguments.debug)
+    except AgentError as error:
+        if error.code is not ErrorCode.OOM_KILLED:
+            raise
+        say("the kernel killed the worker for want of memory: planning again within less")
+        shutil.rmtree(work, ignore_errors=True)
+        tighter = msgspec.structs.replace(board, ceilings_mb=budgets.tighter(memory_limits(request)))
+        document = _run(tighter.specialize_request(*paths, args, "command line"), board, guard, arguments.debug)
     # Kept until here, so that a run that was stopped goes on where it was; a finished one starts anew next time.
     shutil.rmtree(work, ignore_errors=True)
     return answer(document, arguments.json, _show)
+
+
+def _run(request: SpecializeRequest, board: Board, guard: Guard, debug: bool) -> dict[str, Any]:
+    return run_worker(request, board.config.worker, request.plan.runtime.training_threads, debug, guard)
 
 
 def _show(document: dict[str, Any]) -> None:

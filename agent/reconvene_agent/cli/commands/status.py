@@ -56,6 +56,7 @@ def _last_known(settings: Config) -> dict[str, Any]:
         "uptime_s": None,
         "broker": {"url": settings.broker.url},
         "job": None,
+        "paused": None,
         "release": None,
         "device": None,
     }
@@ -87,6 +88,13 @@ def _print(document: dict[str, Any], as_json: bool) -> None:
         print(f"{name:<10}{value}")
 
 
+def _job(job: dict[str, Any]) -> str:
+    where = f"{job['step']} {job['progress']:.0%}" if job["step"] else job["status"]
+    note = f" ({job['note']})" if job["note"] else ""
+    elapsed = "" if job["elapsed_s"] is None else f", {job['elapsed_s']:.0f} s"
+    return f"{where}{note}{elapsed}"
+
+
 def _lines(document: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [("state", document["state"]), ("device", document["device_id"])]
     if document["state"] == "not running" and "updated_at" in document:
@@ -96,8 +104,9 @@ def _lines(document: dict[str, Any]) -> list[tuple[str, str]]:
         connection = f"MQTT {broker['protocol']}" if broker["connected"] else "not connected"
         lines.append(("broker", f"{broker['url']}, {connection}"))
     if job:
-        note = f" ({job['note']})" if job["note"] else ""
-        lines.append(("job", f"{job['op']}/{job['id']}: {job['step']} {job['progress']:.0%}{note}, {job['elapsed_s']:.0f} s"))
+        lines.append(("job", f"{job['op']}/{job['id']}: {_job(job)}"))
+    if document.get("paused") and not job:
+        lines.append(("paused", document["paused"]))
     if release:
         figures = [f"sparsity {release['sparsity']:g}", size(release["bytes"]), f"p95 {release['latency_ms']['p95']:.2f} ms"]
         if release["accuracy"] is not None:

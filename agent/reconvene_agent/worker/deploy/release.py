@@ -14,6 +14,7 @@ from onnx import ModelProto
 from reconvene_agent import __version__
 from reconvene_agent.core import atomic, clock
 from reconvene_agent.core import release as releases
+from reconvene_agent.core.budget import Budget
 from reconvene_agent.core.bundle import ModelSpec
 from reconvene_agent.core.census import Census
 from reconvene_agent.core.options import MethodOptions
@@ -22,6 +23,8 @@ from reconvene_agent.core.shelf import Shelf
 from reconvene_agent.worker.data.inputs import kind_of
 from reconvene_agent.worker.deploy import export
 from reconvene_agent.worker.models.costs import Costs
+
+UNLIMITED = Budget()
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Facts:
     std: tuple[float, ...]
     precision: Precision = "float32"
     data: Census | None = None
+    budget: Budget = UNLIMITED
 
 
 def notes(facts: Facts) -> dict[str, str]:
@@ -102,6 +106,8 @@ def promote(aside: Path, models: Path, facts: Facts, latency: Latency, refused: 
         precision=facts.precision,
         refused=tuple(refused),
         data=facts.data,
+        memory_mb=round(facts.costs.memory / 2**20, 3),
+        budget=facts.budget,
     )
     atomic.write_bytes(aside / releases.MANIFEST, msgspec.json.format(msgspec.json.encode(release), indent=1))
     shelf = Shelf(models)
