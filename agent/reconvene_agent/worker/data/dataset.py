@@ -82,8 +82,7 @@ class Dataset:
                     f"the data hold {len(part)} {name} {items(kind)}{left_out}, at least 2 are needed: add some, or {more}",
                     ErrorCode.NO_DATA,
                 )
-        mean, std = statistics(self.train.inputs)
-        self.train.let_go()
+        mean, std = statistics(self.train.inputs, self.train.let_go)
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "std", std)
 

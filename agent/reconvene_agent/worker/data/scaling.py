@@ -5,7 +5,7 @@ Images count on a scale of 0..1; windows and features are in whatever units they
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,12 @@ MIN_STD = 1e-3
 RESOLUTION = 1e-7
 
 
-def statistics(inputs: Inputs) -> Statistics:
-    """Return the mean and deviation of each channel (N, C, …) or feature (N, F); deviations are never 0."""
-    return _of_levels(inputs) if inputs.dtype == np.uint8 else _of_numbers(inputs)
+def statistics(inputs: Inputs, let_go: Callable[[], None] = lambda: None) -> Statistics:
+    """Return the mean and deviation of each channel (N, C, …) or feature (N, F); deviations are never 0.
+
+    ``let_go`` is called whenever some of the inputs are done with.
+    """
+    return _of_levels(inputs, let_go) if inputs.dtype == np.uint8 else _of_numbers(inputs, let_go)
 
 
 def normalize(inputs: Inputs, mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
@@ -42,8 +45,8 @@ def normalize(inputs: Inputs, mean: tuple[float, ...], std: tuple[float, ...]) -
     return scaled
 
 
-def _of_levels(images: Inputs) -> Statistics:
-    counts = _histogram(images)
+def _of_levels(images: Inputs, let_go: Callable[[], None]) -> Statistics:
+    counts = _histogram(images, let_go)
     levels = np.arange(256) / WHITE
     mean = counts @ levels / counts.sum(axis=1)
     variance = counts @ levels**2 / counts.sum(axis=1) - mean**2
@@ -51,32 +54,34 @@ def _of_levels(images: Inputs) -> Statistics:
     return tuple(round(float(value), 6) for value in mean), tuple(round(float(value), 6) for value in std)
 
 
-def _histogram(images: Inputs) -> NDArray[np.int64]:
+def _histogram(images: Inputs, let_go: Callable[[], None]) -> NDArray[np.int64]:
     """Return how often each level occurs in each channel, as (C, 256)."""
     counts = np.zeros((images.shape[1], 256), dtype=np.int64)
     for start in range(0, len(images), COUNTED_AT_ONCE):
         some = images[start : start + COUNTED_AT_ONCE]
         for channel in range(len(counts)):
             counts[channel] += np.bincount(some[:, channel].ravel(), minlength=256)
+        let_go()
     return counts
 
 
-def _of_numbers(inputs: Inputs) -> Statistics:
+def _of_numbers(inputs: Inputs, let_go: Callable[[], None]) -> Statistics:
     """In two passes, since the squares of numbers far from zero would leave nothing of a small deviation."""
     others = (0, *range(2, inputs.ndim))
     count = inputs.size // inputs.shape[1]
-    mean = sum(some.sum(axis=others) for some in _widened(inputs)) / count
+    mean = sum(some.sum(axis=others) for some in _widened(inputs, let_go)) / count
     centre = np.reshape(mean, (1, -1) + (1,) * (inputs.ndim - 2))
-    std = np.sqrt(sum(np.square(some - centre).sum(axis=others) for some in _widened(inputs)) / count)
+    std = np.sqrt(sum(np.square(some - centre).sum(axis=others) for some in _widened(inputs, let_go)) / count)
     least = np.maximum(RESOLUTION * np.abs(mean), np.finfo(np.float32).tiny)
     return _shortest(mean), _shortest(np.where(std > least, std, 1.0))
 
 
-def _widened(inputs: Inputs) -> Iterator[NDArray[np.float64]]:
+def _widened(inputs: Inputs, let_go: Callable[[], None]) -> Iterator[NDArray[np.float64]]:
     """Return some rows at a time as float64."""
     at_once = max(1, SUMMED_AT_ONCE // (inputs.size // len(inputs)))
     for start in range(0, len(inputs), at_once):
         yield inputs[start : start + at_once].astype(np.float64)
+        let_go()
 
 
 def _shortest(values: NDArray[np.float64]) -> tuple[float, ...]:
