@@ -56,5 +56,5 @@ def test_on_every_connection_all_alarms_are_told_so_that_none_of_an_earlier_sess
     bench = AgentBench()
     bench.post(events.Connected("5"))
     bench.wait(SETTLE_S)
-    told = {effect.topic for effect in bench.done(do.Publish) if effect.payload == b"" and "/a/" in effect.topic}
-    assert told == {TOPICS.alarm(name) for name in NAMES}
+    told = {effect.topic for effect in bench.done(do.Publish) if effect.payload == b""}
+    assert told == {TOPICS.alarm(name) for name in NAMES} | {TOPICS.twin("model")}

@@ -19,7 +19,7 @@ from support.pictures import digits
 
 SPEED = ("seconds", "images_per_second", "peak_rss_mb", "memory_mb")
 TRAINING = ("epochs", "best_epoch", "batch", "images", *SPEED, "accuracy", "settings")
-RELEASE = ("path", "onnx", "version", "bytes", "sha256", "latency_ms")
+RELEASE = ("path", "onnx", "version", "bytes", "sha256", "precision", "latency_ms")
 
 StandIn = Callable[..., Path]
 
@@ -62,7 +62,7 @@ def test_a_run_that_goes_on_keeps_its_plan(disturbed: Disturbed) -> None:
 
 def test_a_finished_run_leaves_the_release_and_nothing_else(disturbed: Disturbed) -> None:
     version = disturbed.third.document["release"]["version"]
-    assert sorted(path.name for path in disturbed.out.iterdir()) == ["current", version]
+    assert sorted(path.name for path in disturbed.out.iterdir()) == ["current", version, "shelf.json"]
 
 
 # --- the document ------------------------------------------------------------------------------------------------------------
@@ -71,9 +71,9 @@ def test_a_finished_run_leaves_the_release_and_nothing_else(disturbed: Disturbed
 def test_the_document_of_a_run(disturbed: Disturbed) -> None:
     assert disturbed.third.code == 0
     document = disturbed.third.document
-    assert list(document) == ["plan", "prune", "training", "release", "parity_max_abs_diff"]
+    assert list(document) == ["plan", "prune", "training", "release", "int8", "gate", "parity_max_abs_diff"]
     assert list(document["plan"]) == ["budget", "candidates", "chosen", "nearest_miss"]
-    assert list(document["prune"]) == ["sparsity", "width_multiplier", "layers", "params", "macs", "seconds"]
+    assert list(document["prune"]) == ["sparsity", "width_multiplier", "layers", "params", "macs", "seconds", "speedup"]
     assert tuple(document["training"]) == TRAINING
     assert tuple(document["release"]) == RELEASE
     assert document["plan"]["chosen"]["sparsity"] == document["prune"]["sparsity"] == 0.9
@@ -92,18 +92,18 @@ def test_the_release_of_a_run_is_the_file_that_the_document_names(disturbed: Dis
     assert hashlib.sha256(onnx.read_bytes()).hexdigest() == release["sha256"]
 
 
-def test_a_run_is_told_to_people_in_six_lines(
+def test_a_run_is_told_to_people_in_seven_lines(
     disturbed: Disturbed, answering: Callable[[dict[str, Any]], Path], cli: Cli, bundle: Path, tmp_path: Path
 ) -> None:
     document = disturbed.third.document
     config = answering(document)
     told = cli("specialize", "--bundle", bundle, "--data", "x", "--out", tmp_path / "out", "--config", config)
     assert (told.code, told.err) == (0, "")
-    names = ["plan", "parameters", "training", "accuracy", "latency", "model"]
+    names = ["plan", "parameters", "speed-up", "training", "accuracy", "latency", "model"]
     assert [line.split()[0] for line in told.out.splitlines()] == names
     params = document["prune"]["params"]
     assert f"{params['dense']:,} → {params['stored']:,} ({params['dense'] / params['stored']:.1f}× fewer)" in told.out
-    assert f"{document['training']['accuracy']:.1%} of {document['training']['images']['held_out']} held-out" in told.out
+    assert f"{document['gate']['accuracy']:.1%} of {document['training']['images']['held_out']} held-out" in told.out
     assert document["release"]["onnx"] in told.out
 
 

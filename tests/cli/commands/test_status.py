@@ -11,18 +11,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from reconvene_agent.core.release import CURRENT, MANIFEST
 from support.brokers import Mosquitto, free_port
 from support.commandline import Cli, Ended, Running, command, configured
 from support.daemons import Daemon, Fleet
-from support.values import release
+from support.shelves import publish, serving
 from support.waiting import until
 from support.workers import honest
 
 KEYS = {"state", "device_id", "version", "uptime_s", "updated_at", "broker", "job", "paused", "release", "device", "problems"}
 JOB = {"op", "id", "status", "step", "progress", "note", "attempt", "elapsed_s"}
 RELEASE = {
-    "version", "architecture", "bundle", "sparsity", "bytes", "sha256", "params", "macs", "accuracy", "latency_ms", "created",
+    "version", "architecture", "bundle", "sparsity", "precision", "bytes", "sha256", "params", "macs", "accuracy", "latency_ms",
+    "created",
 }  # fmt: skip
 WORK = "channel.progress(Step.TRAIN, 0.25, 'epoch 1 of 4')\nwait_for('/nowhere', channel)"
 
@@ -37,10 +37,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
 def daemon(tmp_path: Path, broker: Mosquitto) -> Iterator[Daemon]:
     """Return a connected agent with a released model."""
     made = Daemon(tmp_path, broker.url, honest(tmp_path / "python", WORK))
-    folder = made.state / "models/r0001-00000000"
-    folder.mkdir(parents=True)
-    (folder / MANIFEST).write_bytes(msgspec.json.encode(release()))
-    (made.state / "models" / CURRENT).symlink_to(folder.name)
+    publish(made.state / "models", 1)
     with made:
         until(lambda: made.status()["broker"]["connected"])
         until(lambda: made.status()["release"])
@@ -86,7 +83,8 @@ def test_a_status_is_told_to_people_line_by_line(daemon: Daemon, broker: Mosquit
     lines = {line[:10].strip(): line[10:] for line in told.out.splitlines()}
     assert list(lines) == ["state", "device", "broker", "model", "board"]
     assert (lines["state"], lines["device"], lines["broker"]) == ("idle", "board-1", f"{broker.url}, MQTT 5")
-    assert lines["model"] == "r0001-00000000: sparsity 0.9, 4.00 KiB, p95 2.00 ms, accuracy 90.0%"
+    version = serving(daemon.state / "models")
+    assert lines["model"] == f"{version}: sparsity 0.9, 7 B, p95 2.00 ms, accuracy 90.0%"
 
 
 def test_an_agent_without_its_broker_is_degraded(tmp_path: Path) -> None:
@@ -130,7 +128,7 @@ def test_what_a_killed_agent_last_said_is_still_told(daemon: Daemon, broker: Mos
     assert told.code == 3
     assert f"last seen {document['updated_at']}\n" in told.out
     assert f"broker    {broker.url}, not connected\n" in told.out
-    assert "model     r0001-00000000: " in told.out
+    assert "model     r0001-" in told.out
 
 
 def _connected(daemon: Daemon) -> dict[str, object] | None:
