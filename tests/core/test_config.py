@@ -298,6 +298,8 @@ def test_runs_of_the_agents_own_need_something_to_run_with() -> None:
     for section in ({"data": "d"}, {"bundle": "b"}, {}):
         with pytest.raises(UsageError, match=r"specialize\.new_data_share: needs a bundle and data in the same section"):
             decode({"specialize": {"new_data_share": 0.2, **section}})
+        with pytest.raises(UsageError, match=r"drift\.auto: needs a bundle and data in the section specialize"):
+            decode({"specialize": section, "drift": {"auto": True}})
     assert decode({"specialize": {"new_data_share": 0.2, "data": "d", "bundle": "b"}}).specialize.new_data_share == 0.2
 
 

@@ -182,3 +182,65 @@ def test_one_look_alone_changes_nothing() -> None:
     condition.see(True, 1000.0)
     assert not condition.stands
     assert condition.unsettled
+
+
+# --- runs of the agent's own ----------------------------------------------------------------------------------------------------
+
+
+def own(bench: AgentBench) -> list[str]:
+    """Return the labels of the runs that were started."""
+    return [effect.command.label for effect in bench.done(do.Launch)]
+
+
+@pytest.fixture
+def auto() -> AgentBench:
+    made = AgentBench(msgspec.structs.replace(CONFIG, drift=DriftSection(sustained_s=600.0, auto=True)))
+    made.post(events.Started())
+    made.post(events.ReleaseRead(SERVES))
+    return made
+
+
+def drift(bench: AgentBench) -> None:
+    for _ in range(4):
+        sample(bench, 30.0)
+
+
+def test_without_auto_an_alarm_is_all(bench: AgentBench) -> None:
+    drift(bench)
+    assert problems(bench)
+    assert own(bench) == []
+
+
+def test_a_model_that_has_drifted_starts_one_run_and_no_second(auto: AgentBench) -> None:
+    drift(auto)
+    (label,) = own(auto)
+    command = auto.journal[label]
+    assert (command.op, command.request["requester"]) == ("specialize", "agent")
+    assert command.request["cause"] == {"what": "drift", "release": SERVES.version}
+    auto.say(Failed(ErrorCode.INFEASIBLE, "nothing fits"), label)
+    auto.end(label)
+    drift(auto)
+    auto.restart()
+    auto.post(events.ReleaseRead(SERVES))
+    drift(auto)
+    assert own(auto) == [label]
+
+
+def test_another_model_that_drifts_starts_another_run(auto: AgentBench) -> None:
+    drift(auto)
+    (first,) = own(auto)
+    auto.say(Done({}), first)
+    auto.end(first)
+    auto.post(events.ReleaseRead(msgspec.structs.replace(SERVES, version="r0009-99999999")))
+    drift(auto)
+    assert len(set(own(auto))) == 2
+
+
+def test_a_run_of_the_agents_own_waits_for_the_one_that_is_there(auto: AgentBench) -> None:
+    auto.command(JOB)
+    drift(auto)
+    assert own(auto) == [JOB]
+    auto.say(Done({}), JOB)
+    auto.end(JOB)
+    sample(auto, 30.0)
+    assert len(own(auto)) == 2

@@ -130,11 +130,13 @@ class DriftSection(Struct, frozen=True, forbid_unknown_fields=True):
         sustained_s: how long it must be over its budget until that is an alarm.
         check_interval_s: between two timings of the model, when nothing else is going on; 0: it is never timed.
         timeout_s: when the worker that times it is given up.
+        auto: start a run by ourselves then, once for each model.
     """
 
     sustained_s: Seconds = 600.0
     check_interval_s: Annotated[float, Meta(ge=0)] = 0.0
     timeout_s: Seconds = 120.0
+    auto: bool = False
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
@@ -257,8 +259,11 @@ def _cross_checks(config: Config) -> list[str]:
     if config.agent.device_id and not topics.valid_segment(config.agent.device_id):
         problems.append("agent.device_id: must be made of letters, digits and . _ : -, at most 128")
     specialize = config.specialize
-    if specialize.new_data_share and not (specialize.bundle and specialize.data):
-        problems.append("specialize.new_data_share: needs a bundle and data in the same section, to start runs with")
+    if not (specialize.bundle and specialize.data):
+        if specialize.new_data_share:
+            problems.append("specialize.new_data_share: needs a bundle and data in the same section, to start runs with")
+        if config.drift.auto:
+            problems.append("drift.auto: needs a bundle and data in the section specialize, to start runs with")
     for name in ("state_dir", "runtime_dir", "bundles_dir", "data_dir"):
         value = getattr(config.agent, name)
         if value and not Path(value).is_absolute():

@@ -175,6 +175,9 @@ class Agent:
             yield announce.twin(self._identity, "hardware", announce.hardware(event.device))
         yield reports.measurement(self._topics, "system", event.figures, now.wall)
         yield from self._drift.sampled(event.device.memory.available_mb, now)
+        serving = self._deployed.release
+        if self._config.drift.auto and self._drift.unfit and serving is not None:
+            yield from self._commands.drifted(serving, now)
         power = event.device.power
         yield from self._feel(Strain(event.device.temperature_c, None if power is None else power.under_voltage), now)
 

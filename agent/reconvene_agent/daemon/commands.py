@@ -11,16 +11,17 @@ from reconvene_agent.core.census import Census
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.config import Config
 from reconvene_agent.core.errors import AgentError, ErrorCode
-from reconvene_agent.core.job import Command, Status, Step, advance, payload
+from reconvene_agent.core.job import Command, Status, Step, advance
 from reconvene_agent.core.messages import OPERATIONS, CancelArgs, PromoteArgs, RollbackArgs, decode_args
 from reconvene_agent.core.protocol import Happening
 from reconvene_agent.core.release import Release
 from reconvene_agent.core.topics import CommandTopic
-from reconvene_agent.daemon import announce, deployed, events, intake, own_runs, reports
+from reconvene_agent.daemon import deployed, events, intake, own_runs, reports
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon.book import CommandBook, envelope_of, expired, waits_for
 from reconvene_agent.daemon.effects import Effect
 from reconvene_agent.daemon.identity import Identity
+from reconvene_agent.daemon.ledger import Ledger
 from reconvene_agent.daemon.paused import Paused
 from reconvene_agent.daemon.pauses import Guard
 from reconvene_agent.daemon.running import RunningJob, StopReason, beyond_all_published, failed, too_late
@@ -41,6 +42,8 @@ class Commands:
         self._limits = config.worker
         self._defaults = defaults
         self._book = CommandBook(known)
+        self._ledger = Ledger(identity, self._book)
+        self.acknowledged, self.announce, self.tidy = self._ledger.acknowledged, self._ledger.announce, self._ledger.tidy
         self._guard = guard
         self.paused = Paused(identity.topics, self._book, guard)
         self.running: RunningJob | None = None
@@ -79,16 +82,16 @@ class Commands:
         if isinstance(found, intake.Accepted):
             yield from self._accept(found, now)
         elif isinstance(found, intake.Refused):
-            yield from self._refuse(found, known)
+            yield from self._ledger.refuse(found, known)
         elif isinstance(found, intake.Orphan):
             yield do.Log("warning", f"{label} was running, but the journal does not know it")
-            yield self._publish(found.command)
+            yield self._ledger.publish(found.command)
         elif known is None:
             return
         elif isinstance(found, intake.Repeated):
-            yield self._publish(known)
+            yield self._ledger.publish(known)
         elif isinstance(found, intake.Cleared):
-            yield from self._note_cleared(known)
+            yield from self._ledger.note_cleared(known)
         elif found.rev > known.rev:
             # Progress is published more often than it is journaled, so after a restart the broker may know a newer rev.
             yield from self._catch_up(known, found.rev)
@@ -97,29 +100,25 @@ class Commands:
         """Start a run by ourselves if the data have grown by this ``share`` since what they were last trained or tried on."""
         trained = None if release is None else release.data
         command = own_runs.for_new_data(found, trained, self._book.every(), share, now)
-        if trained is None or command is None or not self._may_begin(command):
-            return
-        yield reports.data_changed(self._topics, found, trained, command, now.wall)
-        yield from self.begin(command, now)
+        if trained is not None and command is not None and self._may_begin(command):
+            yield reports.data_changed(self._topics, found, trained, command, now.wall)
+            yield from self._begin(command, now)
+
+    def drifted(self, release: Release, now: Now) -> Effects:
+        """Start a run by ourselves since the ``release`` that serves no longer fits its budget, once for each."""
+        command = own_runs.for_drift(release, now)
+        if self._may_begin(command):
+            yield from self._begin(command, now)
 
     def _may_begin(self, command: Command) -> bool:
         """Whether a command of our own can be given now: it was not given before, and no other job is there."""
         idle = not self.stopping and not any(OPERATIONS[other.op].is_job for other in self._book.unfinished())
         return idle and self._book.get(command.label) is None
 
-    def begin(self, command: Command, now: Now) -> Effects:
+    def _begin(self, command: Command, now: Now) -> Effects:
         """Accept a command that the agent gives itself; it starts like any other."""
-        scheduled = advance(command, now.wall, Status.SCHEDULED)
-        self._book.put(scheduled)
-        yield do.Save(scheduled, first=True)
         yield do.Log("info", f"{command.label} is begun by the agent itself: {command.request['cause']['what']}")
-        yield self._publish(scheduled)
-
-    def _note_cleared(self, known: Command) -> Effects:
-        if known.status.terminal and not known.cleared:
-            cleared = msgspec.structs.replace(known, cleared=True, acknowledged=True)
-            self._book.put(cleared)
-            yield do.Save(cleared)
+        yield from self._ledger.keep(advance(command, now.wall, Status.SCHEDULED), first=True)
 
     def _catch_up(self, known: Command, rev: int) -> Effects:
         newer = msgspec.structs.replace(known, rev=rev + 1)
@@ -127,16 +126,7 @@ class Commands:
         if self.running is not None and self.running.command.label == known.label:
             self.running.command = msgspec.structs.replace(self.running.command, rev=rev + 1)
             newer = self.running.command
-        yield self._publish(newer)
-
-    def _refuse(self, found: intake.Refused, known: Command | None) -> Effects:
-        refusal = found.command
-        yield do.Log("warning", f"{refusal.label} is refused: {refusal.reason}")
-        topic = self._topics.command(refusal.op, refusal.id)
-        # Where the id belongs to another command the answer passes by, and the retained message stays that command's.
-        yield do.Publish(topic, payload(refusal), retain=not found.reused)
-        if found.reused and known is not None:
-            yield self._publish(known)
+        yield self._ledger.publish(newer)
 
     def _accept(self, found: intake.Accepted, now: Now) -> Effects:
         command = found.command
@@ -145,31 +135,14 @@ class Commands:
         if is_job and not waiting and (self._started is not None or self.stopping):
             busy = self._started.label if self._started is not None else "the agent is stopping"
             refusal = failed(command, ErrorCode.BUSY, f"busy with {busy}", now)
-            yield from self._refuse(intake.Refused(refusal), None)
+            yield from self._ledger.refuse(intake.Refused(refusal))
             return
         scheduled = advance(command, now.wall, Status.SCHEDULED, reason=waiting)
         self._book.put(scheduled)
         yield do.Log("info", f"{command.label} is accepted" + (f"; it {waiting}" if waiting else ""))
         if is_job or waiting:
             yield do.Save(scheduled, first=True)
-            yield self._publish(scheduled)
-
-    def acknowledged(self, label: str) -> Effects:
-        """Note that the broker has the end of a command."""
-        command = self._book.get(label)
-        if command is not None and command.status.terminal and not command.acknowledged:
-            command = msgspec.structs.replace(command, acknowledged=True)
-            self._book.put(command)
-            yield do.Save(command)
-
-    def announce(self) -> Effects:
-        """Publish the state of every command that the broker may not know."""
-        for command in (*self._book.unfinished(), *self._book.unacknowledged()):
-            yield self._publish(command)
-
-    def tidy(self, now: Now, online: bool) -> Effects:
-        """Clear and forget old commands."""
-        yield from self._book.tidy(self._topics, now, online)
+            yield self._ledger.publish(scheduled)
 
     # --- life ------------------------------------------------------------------------------------------------------------
 
@@ -191,7 +164,7 @@ class Commands:
         """
         if self._started is not None or command.attempt >= self._limits.attempts:
             detail = f"{why}; {command.attempt} of {self._limits.attempts} attempts are used up"
-            yield from self._finish(failed(command, ErrorCode.INTERRUPTED, detail, now))
+            yield from self._ledger.finish(failed(command, ErrorCode.INTERRUPTED, detail, now))
             return
         hold = self._guard.hold(command.op, now)
         if hold is None:
@@ -216,7 +189,7 @@ class Commands:
             is_job = OPERATIONS[command.op].is_job
             hold = self._guard.hold(command.op, now) if is_job else None
             if expired(envelope, now):
-                yield from self._finish(too_late(command, hold, "the command expired before it could start", now))
+                yield from self._ledger.finish(too_late(command, hold, "the command expired before it could start", now))
             elif waits_for(envelope, now):
                 continue
             elif not is_job:
@@ -226,7 +199,7 @@ class Commands:
             elif hold is not None:
                 reason = reason or hold
                 late = self.paused.cannot_wait(command, hold, now)
-                yield from self.paused.wait(command, hold, now) if late is None else self._finish(late)
+                yield from self.paused.wait(command, hold, now) if late is None else self._ledger.finish(late)
             elif self._guard.fresh(now):
                 yield from self._launch(advance(command, now.wall, Status.EXECUTING), now)
         yield from self._heed(now)
@@ -246,7 +219,8 @@ class Commands:
                 yield do.AskWorker("suspend")
         elif held is not None and held.deadline is not None and now.mono >= held.deadline:
             self.paused.held = None
-            yield from self._finish(too_late(command, hold, "the command's timeout_s was used up", now, ErrorCode.TIMED_OUT))
+            late = too_late(command, hold, "the command's timeout_s was used up", now, ErrorCode.TIMED_OUT)
+            yield from self._ledger.finish(late)
         elif held is not None and hold is not None:
             yield from self.paused.wait(command, hold, now)
         elif held is not None and self._guard.fresh(now) and not self.stopping:
@@ -264,7 +238,7 @@ class Commands:
         self.running = RunningJob(command, Supervision(self._limits, now.mono), deadline, now.mono)
         yield do.Save(command)
         yield do.Launch(command)
-        yield self._publish(command)
+        yield self._ledger.publish(command)
 
     def _do_at_once(self, command: Command, now: Now) -> Effects:
         executing = advance(command, now.wall, Status.EXECUTING, attempt=1)
@@ -283,17 +257,17 @@ class Commands:
             else:
                 result, effects = {"state": self.state, "version": self._identity.version}, []
         except AgentError as error:
-            yield from self._finish(failed(executing, error.code, error.message, now))
+            yield from self._ledger.finish(failed(executing, error.code, error.message, now))
             return
         yield from effects
-        yield from self._finish(advance(executing, now.wall, Status.SUCCESSFUL, progress=1.0, result=result))
+        yield from self._ledger.finish(advance(executing, now.wall, Status.SUCCESSFUL, progress=1.0, result=result))
 
     def _switch_release(self, command: Command, now: Now) -> Effects:
         """Have another release serve; the outcome comes back as an event."""
         try:
             args = decode_args(command.op, envelope_of(command).args, self._defaults)
         except AgentError as error:
-            yield from self._finish(failed(command, error.code, error.message, now))
+            yield from self._ledger.finish(failed(command, error.code, error.message, now))
             return
         assert isinstance(args, (RollbackArgs, PromoteArgs))
         # An id may come again once it is forgotten; this name does not.
@@ -306,14 +280,11 @@ class Commands:
         if command is None or command.status is not Status.EXECUTING:
             return
         if event.switch is None:
-            yield from self._finish(failed(command, event.code, event.detail, now))
+            yield from self._ledger.finish(failed(command, event.code, event.detail, now))
             return
         yield deployed.switched(self._identity, command.label, event, now.wall)
-        yield from self._finish(advance(command, now.wall, Status.SUCCESSFUL, progress=1.0, result=deployed.told(event)))
+        yield from self._ledger.finish(advance(command, now.wall, Status.SUCCESSFUL, progress=1.0, result=deployed.told(event)))
         yield do.ReadRelease()
-
-    def _publish(self, command: Command) -> Effect:
-        return announce.state(self._topics, command)
 
     def _cancel(self, args: CancelArgs, asking: str, now: Now) -> tuple[dict[str, Any], list[Effect]]:
         """Stop the command meant; stopping one that has ended, or nothing at all, is no mistake."""
@@ -329,23 +300,12 @@ class Commands:
         elif target.status is Status.EXECUTING:
             return {"canceled": None}, []  # a release is being switched, which nothing stops any more
         gone = failed(target, ErrorCode.CANCELED, f"canceled {'while it was paused' if paused else 'before it started'}", now)
-        return {"canceled": target.label}, list(self._finish(gone))
+        return {"canceled": target.label}, list(self._ledger.finish(gone))
 
     def _stop_run(self, reason: StopReason, now: Now) -> Effects:
         if self.running is not None and self.running.stop(reason, now.mono):
             yield do.Log("info", f"{self.running.command.label} is being stopped: {reason}")
             yield do.AskWorker("cancel")
-
-    def _finish(self, command: Command) -> Effects:
-        """Store and publish a command's end."""
-        self._book.put(command)
-        yield do.Save(command)
-        yield self._publish(command)
-        ending = f"failed: {command.error.code.value}: {command.reason}" if command.error else command.status.value
-        yield do.Log("warning" if command.error else "info", f"{command.label} {ending}")
-        if OPERATIONS[command.op].is_job:
-            yield announce.twin(self._identity, "last_result", announce.last_result(command))
-            yield do.Clean(command.key)
 
     # --- the worker ------------------------------------------------------------------------------------------------------
 
@@ -359,7 +319,7 @@ class Commands:
         if save:
             yield do.Save(run.command)
         if publish:
-            yield self._publish(run.command)
+            yield self._ledger.publish(run.command)
         if isinstance(event.message, Happening):
             yield from reports.records(self._topics, run.command, event.message, now.wall)
             if event.message.name == "release":
@@ -373,11 +333,9 @@ class Commands:
         self.running = None
         command = run.conclude(event, now)
         if command.status.terminal:
-            yield from self._finish(command)
+            yield from self._ledger.finish(command)
         else:
-            self._book.put(command)
-            yield do.Save(command)
-            yield self._publish(command)
+            yield from self._ledger.keep(command)
             if command.ceilings_mb != run.command.ceilings_mb:
                 yield do.Log("warning", f"{command.label}: {command.reason}")
                 yield do.Clean(command.key)
@@ -399,7 +357,7 @@ class Commands:
         run = self.running
         if run is not None and event.key == run.command.key:
             self.running = None
-            yield from self._finish(run.fail(event.code, event.detail, now))
+            yield from self._ledger.finish(run.fail(event.code, event.detail, now))
 
     def journal_failed(self, event: events.JournalFailed, now: Now) -> Effects:
         """Answer a command that could not be journaled: it is as if it had never been accepted."""
@@ -411,7 +369,7 @@ class Commands:
             self.running = None
         detail = f"the command cannot be journaled: {event.detail}; free some disk and send it again"
         refusal = failed(msgspec.structs.replace(command, status=Status.INIT), ErrorCode.NO_DISK, detail, now)
-        yield from self._refuse(intake.Refused(refusal), None)
+        yield from self._ledger.refuse(intake.Refused(refusal))
 
     def supervise(self, now: Now) -> Effects:
         """Do what is due to a worker that is late."""

@@ -72,6 +72,12 @@ class Drift:
         """When ``step`` wants to be called again, on the monotonic clock."""
         return self._end_at or (None if self._release is None else self._check_at)
 
+    @property
+    def unfit(self) -> str:
+        """In which way the deployed model has not fitted its budget for long enough; empty when it fits."""
+        found = [text for condition, text in ((self._memory, self._lacks), (self._latency, self._slow)) if condition.stands]
+        return f"the deployed model no longer fits its budget: {'; '.join(found)}" if found else ""
+
     def deployed(self, release: Release | None) -> Effects:
         """Take in which release serves; what was found of another one counts no more."""
         if release != self._release:
@@ -132,9 +138,7 @@ class Drift:
         yield from ()
 
     def _tell(self, now: Now) -> Effects:
-        found = [text for condition, text in ((self._memory, self._lacks), (self._latency, self._slow)) if condition.stands]
-        if found:
-            text = f"the deployed model no longer fits its budget: {'; '.join(found)}"
-            yield from self._alarms.sound("over_budget", text, "major", now.wall)
+        if self.unfit:
+            yield from self._alarms.sound("over_budget", self.unfit, "major", now.wall)
         else:
             yield from self._alarms.clear("over_budget")

@@ -14,9 +14,11 @@ import msgspec
 from reconvene_agent.core.census import Census
 from reconvene_agent.core.clock import Now, rfc3339
 from reconvene_agent.core.job import Command, digest_of
+from reconvene_agent.core.release import Release
 
 REQUESTER = "agent"
 NEW_DATA = "new_data"
+DRIFT = "drift"
 
 
 def command(op: str, cause: dict[str, Any], now: Now, args: dict[str, Any] | None = None) -> Command:
@@ -43,6 +45,11 @@ def for_new_data(found: Census, trained: Census | None, known: Iterable[Command]
     if any(found.new_since(base) < share for base in bases):
         return None
     return command("specialize", {"what": NEW_DATA, **msgspec.to_builtins(found)}, now)
+
+
+def for_drift(release: Release, now: Now) -> Command:
+    """Return the run that a release calls for that no longer fits its budget. There is one for each release."""
+    return command("specialize", {"what": DRIFT, "release": release.version}, now)
 
 
 def _counted(given: Command) -> Census | None:

@@ -1,0 +1,80 @@
+"""What is kept and told of commands: their states in the journal and on the broker, their ends, their refusals. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from reconvene_agent.core.clock import Now
+from reconvene_agent.core.job import Command, payload
+from reconvene_agent.core.messages import OPERATIONS
+from reconvene_agent.daemon import announce, intake
+from reconvene_agent.daemon import effects as do
+from reconvene_agent.daemon.book import CommandBook
+from reconvene_agent.daemon.effects import Effect
+from reconvene_agent.daemon.identity import Identity
+
+Effects = Iterator[Effect]
+
+
+class Ledger:
+    """The book of one agent's commands, with what is stored and published of each."""
+
+    def __init__(self, identity: Identity, book: CommandBook) -> None:
+        self._identity = identity
+        self._topics = identity.topics
+        self._book = book
+
+    def publish(self, command: Command) -> Effect:
+        """Return what publishes a command's state."""
+        return announce.state(self._topics, command)
+
+    def keep(self, command: Command, first: bool = False) -> Effects:
+        """Store and publish a command's state, its ``first`` one or another."""
+        self._book.put(command)
+        yield do.Save(command, first)
+        yield self.publish(command)
+
+    def finish(self, command: Command) -> Effects:
+        """Store and publish a command's end."""
+        yield from self.keep(command)
+        ending = f"failed: {command.error.code.value}: {command.reason}" if command.error else command.status.value
+        yield do.Log("warning" if command.error else "info", f"{command.label} {ending}")
+        if OPERATIONS[command.op].is_job:
+            yield announce.twin(self._identity, "last_result", announce.last_result(command))
+            yield do.Clean(command.key)
+
+    def refuse(self, found: intake.Refused, known: Command | None = None) -> Effects:
+        """Answer what never becomes a command; ``known`` is the one that has its id."""
+        refusal = found.command
+        yield do.Log("warning", f"{refusal.label} is refused: {refusal.reason}")
+        topic = self._topics.command(refusal.op, refusal.id)
+        # Where the id belongs to another command the answer passes by, and the retained message stays that command's.
+        yield do.Publish(topic, payload(refusal), retain=not found.reused)
+        if found.reused and known is not None:
+            yield self.publish(known)
+
+    def note_cleared(self, known: Command) -> Effects:
+        """Note that a finished command was cleared from the broker."""
+        if known.status.terminal and not known.cleared:
+            cleared = msgspec.structs.replace(known, cleared=True, acknowledged=True)
+            self._book.put(cleared)
+            yield do.Save(cleared)
+
+    def acknowledged(self, label: str) -> Effects:
+        """Note that the broker has the end of a command."""
+        command = self._book.get(label)
+        if command is not None and command.status.terminal and not command.acknowledged:
+            command = msgspec.structs.replace(command, acknowledged=True)
+            self._book.put(command)
+            yield do.Save(command)
+
+    def announce(self) -> Effects:
+        """Publish the state of every command that the broker may not know."""
+        for command in (*self._book.unfinished(), *self._book.unacknowledged()):
+            yield self.publish(command)
+
+    def tidy(self, now: Now, online: bool) -> Effects:
+        """Clear and forget old commands."""
+        yield from self._book.tidy(self._topics, now, online)
