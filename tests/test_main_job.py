@@ -50,7 +50,10 @@ def test_a_model_is_made_over_mqtt_though_the_board_dies_in_the_middle(tmp_path:
         board.start()
         end = fleet.wait_end("specialize/1", 90)
         states, epochs = fleet.states("specialize/1"), fleet.on(TOPICS.event("epoch"))
-        result, model = end["result"], fleet.wait_topic(TOPICS.twin("model")).json
+        result, model = (
+            end["result"],
+            fleet.wait(lambda message: message.topic == TOPICS.twin("model") and message.payload != b"").json,
+        )
         until(lambda: board.status()["state"] == "idle")
         assert board.status()["release"]["version"] == result["release"]["version"]
         assert not [message for message in fleet.on(TOPICS.health) if b'"down"' in message.payload]  # the last will waits
@@ -69,7 +72,11 @@ def test_a_model_is_made_over_mqtt_though_the_board_dies_in_the_middle(tmp_path:
 
     current = board.state / "models/current"
     assert current.resolve() == Path(result["release"]["path"])
-    assert not [path for path in (board.state / "models").iterdir() if not re.fullmatch(r"current|r0001-[0-9a-f]{8}", path.name)]
+    assert not [
+        path
+        for path in (board.state / "models").iterdir()
+        if not re.fullmatch(r"current|shelf\.json|r0001-[0-9a-f]{8}", path.name)
+    ]
     session = onnxruntime.InferenceSession(str(current / "model.onnx"), providers=["CPUExecutionProvider"])
     notes = session.get_modelmeta().custom_metadata_map
     mean, std = (np.array(msgspec.json.decode(notes[name]), np.float32) for name in ("mean", "std"))

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
-
 from reconvene_agent.core.budget import Budget, Limit
-from reconvene_agent.core.release import CURRENT, MANIFEST
 from support.brokers import Mosquitto, retained
 from support.daemons import TOPICS, Daemon, Fleet
-from support.values import release
+from support.shelves import publish
 from support.waiting import until
 from support.workers import honest
 
 TIMES = """
 assert type(request).__name__ == "TimeRequest"
 p95 = float(Path({told!r}).read_text())
-return {{"version": "r0001-00000000", "latency_ms": {{"p50": 1.0, "p95": p95, "runs": 30}}}}
+return {{"version": {version!r}, "latency_ms": {{"p50": 1.0, "p95": p95, "runs": 30}}}}
 """
 
 
@@ -25,12 +22,9 @@ def test_a_model_that_has_become_slow_is_an_alarm_until_it_is_fast_again(tmp_pat
     told = tmp_path / "p95"
     told.write_text("4")
     settings = {"sustained_s": 0.2, "check_interval_s": 0.3}
-    made = Daemon(tmp_path, broker.url, honest(tmp_path / "python", TIMES.format(told=str(told))), drift=settings)
-    folder = made.state / "models/r0001-00000000"
-    folder.mkdir(parents=True)
-    serves = msgspec.structs.replace(release(), budget=Budget(latency_ms=Limit(5.0, "profile")))
-    (folder / MANIFEST).write_bytes(msgspec.json.encode(serves))
-    (made.state / "models" / CURRENT).symlink_to(folder.name)
+    version = publish(tmp_path / "state/models", 1, budget=Budget(latency_ms=Limit(5.0, "profile")))
+    worker = honest(tmp_path / "python", TIMES.format(told=str(told), version=version))
+    made = Daemon(tmp_path, broker.url, worker, drift=settings)
     with made as daemon:
         fleet.wait_birth()
         fleet.wait(lambda message: message.topic == TOPICS.measurement("inference") and message.json["latency_ms_p95"] == 4.0)

@@ -11,7 +11,7 @@ from onnx import ModelProto, TensorProto, helper
 from reconvene_agent.core import release as releases
 from reconvene_agent.core.budget import Budget, Limit
 from reconvene_agent.core.bundle import ModelSpec
-from reconvene_agent.core.errors import UsageError
+from reconvene_agent.core.errors import AgentError
 from reconvene_agent.core.options import MethodOptions
 from reconvene_agent.core.protocol import TimeRequest
 from reconvene_agent.core.release import Latency, Release
@@ -80,7 +80,7 @@ def test_the_deployed_model_is_timed(models: Path) -> None:
 
 def test_a_file_that_was_altered_is_not_timed(models: Path) -> None:
     (models / "current/model.onnx").write_bytes(b"x")
-    with pytest.raises(UsageError, match="is not the file that was deployed"):
+    with pytest.raises(AgentError, match=r"has 1 bytes, not the \d+ that were deployed"):
         time_deployed(TimeRequest(str(models), RUNTIME), Ear())  # type: ignore[arg-type]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from reconvene_agent.core import bundle
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.messages import SpecializeArgs, decode_args
 from reconvene_agent.core.plan import named
-from reconvene_agent.core.protocol import SpecializeRequest
 from reconvene_agent.core.requests import Board, memory_limits
 from reconvene_agent.daemon.pauses import Guard
 
@@ -62,24 +62,36 @@ def run(arguments: argparse.Namespace) -> int:
     identity = msgspec.json.encode((str(arguments.bundle.resolve()), str(arguments.data.resolve()), args))
     work = out / f".work-{hashlib.sha256(identity).hexdigest()[:12]}"
     paths = (arguments.bundle.resolve(), arguments.data.resolve(), work, out)
-    request = board.specialize_request(*paths, args, "command line")
-    guard = Guard(board.profile.thermal)
-    try:
-        document = _run(request, board, guard, arguments.debug)
-    except AgentError as error:
-        if error.code is not ErrorCode.OOM_KILLED:
-            raise
+
+    def run_within(tighter: Board) -> dict[str, Any]:
+        request = tighter.specialize_request(*paths, args, "command line")
+        try:
+            return run_worker(
+                request, board.config.worker, request.plan.runtime.training_threads, arguments.debug, Guard(board.profile.thermal)
+            )
+        except AgentError as error:
+            if error.code is not ErrorCode.OOM_KILLED or tighter is not board:
+                raise
         say("the kernel killed the worker for want of memory: planning again within less")
         shutil.rmtree(work, ignore_errors=True)
-        tighter = msgspec.structs.replace(board, ceilings_mb=budgets.tighter(memory_limits(request)))
-        document = _run(tighter.specialize_request(*paths, args, "command line"), board, guard, arguments.debug)
-    # Kept until here, so that a run that was stopped goes on where it was; a finished one starts anew next time.
-    shutil.rmtree(work, ignore_errors=True)
+        return run_within(msgspec.structs.replace(board, ceilings_mb=budgets.tighter(memory_limits(request))))
+
+    try:
+        document = run_within(board)
+    except AgentError as error:
+        # What was stopped goes on where it was; what has failed for good would fail again.
+        if not error.code.retryable and error.code is not ErrorCode.INTERNAL:
+            _clean(work, out)
+        raise
+    _clean(work, out)
     return answer(document, arguments.json, _show)
 
 
-def _run(request: SpecializeRequest, board: Board, guard: Guard, debug: bool) -> dict[str, Any]:
-    return run_worker(request, board.config.worker, request.plan.runtime.training_threads, debug, guard)
+def _clean(work: Path, out: Path) -> None:
+    """Remove what a run kept for going on, and the folder of releases if there is none."""
+    shutil.rmtree(work, ignore_errors=True)
+    with suppress(OSError):
+        out.rmdir()
 
 
 def _show(document: dict[str, Any]) -> None:

@@ -57,6 +57,7 @@ def try_model(model: bytes, runtime: Runtime, seconds: float, memory_mb: float |
 
 def _talk(process: subprocess.Popen[bytes], question: bytes, heartbeat: Callable[[], None]) -> tuple[bytes, bytes]:
     deadline = time.monotonic() + TIMEOUT_S
+    heartbeat()
     said = _listen(process, question)
     while said is None and time.monotonic() < deadline:
         heartbeat()
