@@ -55,9 +55,9 @@ def specialize(folder: Path, name: str, limit: float | None) -> dict[str, Any]:
 
 
 def row(name: str, limit: float | None, document: dict[str, Any]) -> bool:
-    """Print how a run went; return whether it kept to its limit."""
+    """Print how a run went, whatever its model is worth; return whether it kept to its limit."""
     allowed = "-" if limit is None else f"{limit:.0f}"
-    if "error" in document:
+    if "training" not in document:
         print(f"{name:<10}{allowed:>8}{'':>10}{'':>10}   refused: {document['error']['code']}")
         return document["error"]["code"] in ("INFEASIBLE", "NO_MEMORY")
     training = document["training"]

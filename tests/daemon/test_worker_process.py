@@ -126,7 +126,7 @@ def test_its_surroundings(start: Start, monkeypatch: pytest.MonkeyPatch) -> None
     environment = talk.said[-1].result["environment"]
     assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"} & environment.keys()
     assert (environment["OMP_NUM_THREADS"], environment["PYTHONSAFEPATH"]) == ("3", "1")
-    assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert environment["GOMP_SPINCOUNT"] == "10000"
     assert environment["ANYTHING_ELSE"] == "kept"
     assert talk.said[-1].result["cwd"] == "/"
 
