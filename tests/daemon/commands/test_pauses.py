@@ -2,49 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import msgspec
 import pytest
 
-from reconvene_agent.core.config import WorkerSection
 from reconvene_agent.core.job import Step
 from reconvene_agent.core.protocol import Done, Progress, Suspended
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon import events
 from reconvene_agent.daemon.pauses import CALM_S, FRESH_S, LOOK_EVERY_S
-from support.agents import CONFIG, JOB, TOPICS, AgentBench
-
-HOUR = 3600.0
-
-
-def told(bench: AgentBench) -> list[tuple[str, str | None]]:
-    """Return the pauses that went to the spool: which event, and its cause."""
-    topics = {TOPICS.event(name): name for name in ("paused", "resumed")}
-    return [(topics[each.topic], each.document.get("cause")) for each in bench.done(do.Record) if each.topic in topics]
-
-
-def alarm(bench: AgentBench, name: str) -> dict[str, Any] | None:
-    """Return the alarm of that name as the broker holds it."""
-    topic = TOPICS.alarm(name)
-    last = [each.payload for each in bench.done(do.Publish) if each.topic == topic][-1]
-    return None if last == b"" else dict(msgspec.json.decode(last))
-
-
-def launches(bench: AgentBench) -> int:
-    return len(bench.done(do.Launch))
-
-
-def status(bench: AgentBench) -> dict[str, Any]:
-    return bench.agent.status(bench.now)
-
-
-def suspend(bench: AgentBench) -> None:
-    """Let the worker do as it was asked."""
-    assert bench.done(do.AskWorker)[-1] == do.AskWorker("suspend")
-    bench.say(Suspended())
-    bench.end()
+from support.agents import JOB, AgentBench
+from support.pausing import alarm, launches, status, suspend, told
 
 
 @pytest.fixture
@@ -333,78 +299,3 @@ def test_the_local_socket_pauses_too(bench: AgentBench) -> None:
     assert bench.done(do.Answer)[-1] == do.Answer(8, {"paused": None})
     bench.wait(LOOK_EVERY_S)
     assert launches(bench) == 2
-
-
-# --- training windows --------------------------------------------------------------------------------------------------------
-
-
-Windowed = Callable[..., AgentBench]
-
-
-@pytest.fixture
-def windowed() -> Windowed:
-    """Return a function that makes an agent whose only window begins at ten in the evening; it is so many hours before."""
-
-    def make(hours: float, synchronized: bool = True) -> AgentBench:
-        worker: WorkerSection = msgspec.structs.replace(CONFIG.worker, windows=("22:00-23:00",))
-        bench = AgentBench(msgspec.structs.replace(CONFIG, worker=worker), synchronized=synchronized)
-        opens = bench.agent._guard.opens_at(bench.now)
-        bench.now = bench.now.__class__(opens - hours * HOUR, bench.now.mono, synchronized)
-        bench.post(events.Started())
-        bench.connect()
-        bench.forget()
-        return bench
-
-    return make
-
-
-def test_a_job_waits_for_its_window_and_pauses_at_its_end(windowed: Windowed) -> None:
-    bench = windowed(2)
-    bench.command(JOB)
-    assert bench.states(JOB)[-1]["reason"] == "paused: outside of the training windows (22:00-23:00)"
-    for _ in range(4):
-        bench.wait(HOUR / 2 + LOOK_EVERY_S)
-    assert bench.statuses(JOB)[-1] == "executing"
-    for _ in range(2):
-        bench.wait(HOUR / 2)
-    suspend(bench)
-    assert told(bench) == [("paused", "window"), ("resumed", None), ("paused", "window")]
-    assert launches(bench) == 1
-    for _ in range(24):
-        bench.wait(HOUR)
-    assert launches(bench) == 2
-
-
-def test_a_plan_does_not_wait_for_a_window(windowed: Windowed) -> None:
-    bench = windowed(2)
-    bench.command("plan/1")
-    assert bench.statuses("plan/1")[-1] == "executing"
-
-
-def test_a_command_that_expires_before_the_window_opens_is_refused_at_once(windowed: Windowed) -> None:
-    bench = windowed(2)
-    bench.command(JOB, expires_at=bench.now.wall + 2 * HOUR - 1)
-    assert bench.failure(JOB) == "OUTSIDE_WINDOW"
-    assert "expires before a training window opens, which is at " in bench.states(JOB)[-1]["reason"]
-    bench.command("specialize/2", expires_at=bench.now.wall + 2 * HOUR + 60)
-    assert bench.statuses("specialize/2")[-1] == "scheduled"
-
-
-def test_a_job_whose_timeout_passes_outside_of_the_window(windowed: Windowed) -> None:
-    bench = windowed(-0.75)
-    bench.command(JOB, timeout_s=HOUR)
-    assert bench.statuses(JOB)[-1] == "executing"
-    bench.wait(HOUR / 4)
-    suspend(bench)
-    bench.wait(HOUR)
-    assert bench.failure(JOB) == "OUTSIDE_WINDOW"
-
-
-def test_without_a_clock_windows_keep_training_waiting(windowed: Windowed) -> None:
-    bench = windowed(-0.1, synchronized=False)
-    bench.command(JOB)
-    assert "CLOCK_UNSYNCED" in bench.states(JOB)[-1]["reason"]
-    assert told(bench) == [("paused", "clock")]
-    bench.synchronize()
-    bench.wait(LOOK_EVERY_S)
-    assert bench.statuses(JOB)[-1] == "executing"

@@ -2,19 +2,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.options import TrainingOptions
@@ -22,27 +17,17 @@ from reconvene_agent.worker.data.dataset import Dataset, Part, Skipped
 from reconvene_agent.worker.data.load import load
 from reconvene_agent.worker.reconvene.method import PrunedModel
 from reconvene_agent.worker.training import loop
-from reconvene_agent.worker.training.checkpoint import Checkpoint, Position
+from reconvene_agent.worker.training.checkpoint import Checkpoint
 from reconvene_agent.worker.training.interval import Interval
-from reconvene_agent.worker.training.learner import Learner
-from reconvene_agent.worker.training.loop import Epoch, Interrupted, Trainer
-from reconvene_agent.worker.training.settings import Settings
+from reconvene_agent.worker.training.loop import Epoch, Interrupted
 from support.disks import fill, tiny_disk
 from support.models import TINY_VGG, pruned
 from support.pictures import DIGITS
-
-OPTIONS = TrainingOptions(epochs=3, batch=32, learning_rate=0.05, augment="shift")
-
-
-Build = Callable[[], nn.Module]
-Turn = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+from support.training import OPTIONS, Run, quiet, with_options
 
 
 class Stop(Exception):  # noqa: N818 - a reason, not an error
     pass
-
-
-def quiet(_fraction: float, _note: str) -> None: ...
 
 
 def stop_at(place: int) -> Callable[[float, str], None]:
@@ -57,34 +42,6 @@ def stop_at(place: int) -> Callable[[float, str], None]:
                 raise Interrupted(Stop())
 
     return report
-
-
-class Run:
-    """One run of training and what it told."""
-
-    def __init__(
-        self,
-        model: PrunedModel,
-        data: Dataset,
-        folder: Path,
-        options: TrainingOptions = OPTIONS,
-        initial: Callable[[], PrunedModel] | None = None,
-        name: str = "f" * 64,
-    ) -> None:
-        settings = Settings(epochs=options.epochs, micro_batch=16)
-        self.learner = Learner(model, data, options, settings, ())
-        checkpoint = Checkpoint(folder / "checkpoint", name)
-        self.trainer = Trainer(self.learner, data, options, options.epochs, checkpoint, initial or no_other)
-        self.epochs: list[Epoch] = []
-        self.warnings: list[str] = []
-
-    def to_the_end(self, report: Callable[[float, str], None] = quiet) -> Position:
-        _, position = self.trainer.run(report, self.epochs.append, self.warnings.append)
-        return position
-
-
-def no_other() -> PrunedModel:
-    raise AssertionError("training began anew")
 
 
 def weights(model: PrunedModel) -> dict[str, torch.Tensor]:
@@ -117,10 +74,6 @@ def test_masks_hold_through_training_with_momentum_and_decay(net: PrunedModel, d
         weight = net.module.get_parameter(f"{name}.weight")
         assert torch.count_nonzero(weight[~mask]) == 0
         assert int(torch.count_nonzero(weight)) == before[name]
-
-
-def with_options(**changes: object) -> TrainingOptions:
-    return msgspec.structs.replace(OPTIONS, **changes)
 
 
 STEPS = 3 * 5  # three epochs of 150 images, 32 at a time
@@ -391,52 +344,6 @@ def test_progress_grows_from_0_and_is_also_told_while_evaluating(net: PrunedMode
     assert (fractions[0], fractions[-1]) == (0.0, 1.0)
     evaluating = dict.fromkeys(note for _, note in heard if note.startswith("evaluating"))
     assert list(evaluating) == [f"evaluating epoch {number} of 3" for number in (1, 2, 3)]
-
-
-def flat(windows: NDArray[np.float32]) -> NDArray[np.float32]:
-    return windows.reshape(len(windows), -1)
-
-
-class Wave(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv1d(2, 8, 5, padding=2, bias=False)
-        self.norm = nn.BatchNorm1d(8)
-        self.classifier = nn.Linear(8, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(functional.relu(self.norm(self.conv(x))).mean(2))
-
-
-def slow_and_fast(count: int, seed: int) -> Part:
-    """Return windows of a slow or a fast wave, far from zero and in a unit of its own."""
-    random = np.random.default_rng(seed)
-    classes = np.arange(count) % 2
-    time = np.arange(32) / 32 * 2 * np.pi
-    waves = np.sin(time * (1 + 4 * classes[:, np.newaxis]) + random.uniform(0, 6, (count, 1)))
-    windows = np.stack([1e4 + 1e3 * waves, 1e-5 * random.standard_normal(waves.shape)], axis=1)
-    return Part(windows.astype(np.float32), classes.astype(np.int64))
-
-
-@dataclass(frozen=True)
-class Unpruned:
-    module: nn.Module
-    masks: dict[str, Tensor]
-
-
-@pytest.mark.parametrize(
-    ("build", "turn"),
-    [(Wave, lambda x: x), (lambda: nn.Sequential(nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 2)), flat)],
-    ids=["windows", "features"],
-)
-def test_signals_are_learnt_in_whatever_unit_they_come(build: Build, turn: Turn, tmp_path: Path) -> None:
-    parts = [slow_and_fast(count, seed) for count, seed in ((200, 0), (60, 1))]
-    signals = Dataset(*(Part(turn(part.inputs), part.classes) for part in parts), ("slow", "fast"), Skipped())
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = Unpruned(build(), {})
-    run = Run(model, signals, tmp_path, with_options(epochs=12, augment="auto"))
-    assert run.to_the_end().best_accuracy > 0.9
 
 
 def test_an_epochs_document_is_what_is_told_of_it() -> None:
