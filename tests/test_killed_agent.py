@@ -20,7 +20,7 @@ from support.daemons import TOPICS, Daemon, Fleet
 from support.models import shipped
 from support.waiting import until
 
-ARGS = {"data": "rows.npz", "sparsity": 0.5, "training": {"epochs": 2}}
+ARGS = {"data": "rows.npz", "sparsity": 0.5, "training": {"epochs": 2}, "release": {"margin": 1.0}}
 FEATURES, CLASSES, ROWS = 16, 3, 300
 
 
