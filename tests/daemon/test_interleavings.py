@@ -232,8 +232,8 @@ class World(RuleBasedStateMachine):
             self.cleared.add(label)
         if payload.startswith(b"a state"):
             # Newer than any of ours; an older one cannot be told from an echo of our own.
-            known = self.journal.get(label)
-            payload = msgspec.json.encode({"status": "executing", "rev": 9 + (known.rev + 2 * REVISIONS_AHEAD if known else 0)})
+            ours = self.journal[label].rev if label in self.journal else 0
+            payload = msgspec.json.encode({"status": "executing", "rev": ours + 2 * REVISIONS_AHEAD})
         self.send(TOPICS.command(*label.split("/")), payload)
 
     @rule()

@@ -77,7 +77,7 @@ class Agent:
             events.Connected: self._on_connected,
             events.Disconnected: self._on_disconnected,
             events.Received: self._on_received,
-            events.Acknowledged: lambda event, _now: commands.acknowledged(event.token),
+            events.Acknowledged: lambda event, _now: commands.ledger.acknowledged(event.token),
             events.LaunchFailed: commands.launch_failed,
             events.JournalFailed: commands.journal_failed,
             events.Launched: commands.launched,
@@ -156,7 +156,7 @@ class Agent:
             yield do.ReadRelease()
         if now.mono >= self._tidy_at:
             self._tidy_at = now.mono + TIDY_EVERY_S
-            yield from self._commands.tidy(now, self._announced)
+            yield from self._commands.ledger.tidy(now, self._announced)
             if self._config.specialize.new_data_share and self._commands.running is None:
                 yield do.CountData()
         yield from self._commands.supervise(now)
@@ -230,7 +230,7 @@ class Agent:
             yield announce.twin(self._identity, "hardware", announce.hardware(self._device))
         yield from self._deployed.announce()
         yield from self._alarms.announce()
-        yield from self._commands.announce()
+        yield from self._commands.ledger.announce()
         yield do.Remember(self.status(now))
 
     def _health(self, now: Now) -> Effects:

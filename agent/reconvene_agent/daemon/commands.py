@@ -42,8 +42,7 @@ class Commands:
         self._limits = config.worker
         self._defaults = defaults
         self._book = CommandBook(known)
-        self._ledger = Ledger(identity, self._book)
-        self.acknowledged, self.announce, self.tidy = self._ledger.acknowledged, self._ledger.announce, self._ledger.tidy
+        self.ledger = Ledger(identity, self._book)
         self._guard = guard
         self.paused = Paused(identity.topics, self._book, guard)
         self.running: RunningJob | None = None
@@ -82,16 +81,16 @@ class Commands:
         if isinstance(found, intake.Accepted):
             yield from self._accept(found, now)
         elif isinstance(found, intake.Refused):
-            yield from self._ledger.refuse(found, known)
+            yield from self.ledger.refuse(found, known)
         elif isinstance(found, intake.Orphan):
             yield do.Log("warning", f"{label} was running, but the journal does not know it")
-            yield self._ledger.publish(found.command)
+            yield self.ledger.publish(found.command)
         elif known is None:
             return
         elif isinstance(found, intake.Repeated):
-            yield self._ledger.publish(known)
+            yield self.ledger.publish(known)
         elif isinstance(found, intake.Cleared):
-            yield from self._ledger.note_cleared(known)
+            yield from self.ledger.note_cleared(known)
         elif found.rev > known.rev:
             # Progress is published more often than it is journaled, so after a restart the broker may know a newer rev.
             yield from self._catch_up(known, found.rev)
@@ -118,7 +117,7 @@ class Commands:
     def _begin(self, command: Command, now: Now) -> Effects:
         """Accept a command that the agent gives itself; it starts like any other."""
         yield do.Log("info", f"{command.label} is begun by the agent itself: {command.request['cause']['what']}")
-        yield from self._ledger.keep(advance(command, now.wall, Status.SCHEDULED), first=True)
+        yield from self.ledger.keep(advance(command, now.wall, Status.SCHEDULED), first=True)
 
     def _catch_up(self, known: Command, rev: int) -> Effects:
         newer = msgspec.structs.replace(known, rev=rev + 1)
@@ -126,7 +125,7 @@ class Commands:
         if self.running is not None and self.running.command.label == known.label:
             self.running.command = msgspec.structs.replace(self.running.command, rev=rev + 1)
             newer = self.running.command
-        yield self._ledger.publish(newer)
+        yield self.ledger.publish(newer)
 
     def _accept(self, found: intake.Accepted, now: Now) -> Effects:
         command = found.command
@@ -135,14 +134,14 @@ class Commands:
         if is_job and not waiting and (self._started is not None or self.stopping):
             busy = self._started.label if self._started is not None else "the agent is stopping"
             refusal = failed(command, ErrorCode.BUSY, f"busy with {busy}", now)
-            yield from self._ledger.refuse(intake.Refused(refusal))
+            yield from self.ledger.refuse(intake.Refused(refusal))
             return
         scheduled = advance(command, now.wall, Status.SCHEDULED, reason=waiting)
         self._book.put(scheduled)
         yield do.Log("info", f"{command.label} is accepted" + (f"; it {waiting}" if waiting else ""))
         if is_job or waiting:
             yield do.Save(scheduled, first=True)
-            yield self._ledger.publish(scheduled)
+            yield self.ledger.publish(scheduled)
 
     # --- life ------------------------------------------------------------------------------------------------------------
 
@@ -164,7 +163,7 @@ class Commands:
         """
         if self._started is not None or command.attempt >= self._limits.attempts:
             detail = f"{why}; {command.attempt} of {self._limits.attempts} attempts are used up"
-            yield from self._ledger.finish(failed(command, ErrorCode.INTERRUPTED, detail, now))
+            yield from self.ledger.finish(failed(command, ErrorCode.INTERRUPTED, detail, now))
             return
         hold = self._guard.hold(command.op, now)
         if hold is None:
@@ -189,7 +188,7 @@ class Commands:
             is_job = OPERATIONS[command.op].is_job
             hold = self._guard.hold(command.op, now) if is_job else None
             if expired(envelope, now):
-                yield from self._ledger.finish(too_late(command, hold, "the command expired before it could start", now))
+                yield from self.ledger.finish(too_late(command, hold, "the command expired before it could start", now))
             elif waits_for(envelope, now):
                 continue
             elif not is_job:
@@ -199,7 +198,7 @@ class Commands:
             elif hold is not None:
                 reason = reason or hold
                 late = self.paused.cannot_wait(command, hold, now)
-                yield from self.paused.wait(command, hold, now) if late is None else self._ledger.finish(late)
+                yield from self.paused.wait(command, hold, now) if late is None else self.ledger.finish(late)
             elif self._guard.fresh(now):
                 yield from self._launch(advance(command, now.wall, Status.EXECUTING), now)
         yield from self._heed(now)
@@ -220,7 +219,7 @@ class Commands:
         elif held is not None and held.deadline is not None and now.mono >= held.deadline:
             self.paused.held = None
             late = too_late(command, hold, "the command's timeout_s was used up", now, ErrorCode.TIMED_OUT)
-            yield from self._ledger.finish(late)
+            yield from self.ledger.finish(late)
         elif held is not None and hold is not None:
             yield from self.paused.wait(command, hold, now)
         elif held is not None and self._guard.fresh(now) and not self.stopping:
@@ -238,7 +237,7 @@ class Commands:
         self.running = RunningJob(command, Supervision(self._limits, now.mono), deadline, now.mono)
         yield do.Save(command)
         yield do.Launch(command)
-        yield self._ledger.publish(command)
+        yield self.ledger.publish(command)
 
     def _do_at_once(self, command: Command, now: Now) -> Effects:
         executing = advance(command, now.wall, Status.EXECUTING, attempt=1)
@@ -257,17 +256,17 @@ class Commands:
             else:
                 result, effects = {"state": self.state, "version": self._identity.version}, []
         except AgentError as error:
-            yield from self._ledger.finish(failed(executing, error.code, error.message, now))
+            yield from self.ledger.finish(failed(executing, error.code, error.message, now))
             return
         yield from effects
-        yield from self._ledger.finish(advance(executing, now.wall, Status.SUCCESSFUL, progress=1.0, result=result))
+        yield from self.ledger.finish(advance(executing, now.wall, Status.SUCCESSFUL, progress=1.0, result=result))
 
     def _switch_release(self, command: Command, now: Now) -> Effects:
         """Have another release serve; the outcome comes back as an event."""
         try:
             args = decode_args(command.op, envelope_of(command).args, self._defaults)
         except AgentError as error:
-            yield from self._ledger.finish(failed(command, error.code, error.message, now))
+            yield from self.ledger.finish(failed(command, error.code, error.message, now))
             return
         assert isinstance(args, (RollbackArgs, PromoteArgs))
         # An id may come again once it is forgotten; this name does not.
@@ -280,10 +279,10 @@ class Commands:
         if command is None or command.status is not Status.EXECUTING:
             return
         if event.switch is None:
-            yield from self._ledger.finish(failed(command, event.code, event.detail, now))
+            yield from self.ledger.finish(failed(command, event.code, event.detail, now))
             return
         yield deployed.switched(self._identity, command.label, event, now.wall)
-        yield from self._ledger.finish(advance(command, now.wall, Status.SUCCESSFUL, progress=1.0, result=deployed.told(event)))
+        yield from self.ledger.finish(advance(command, now.wall, Status.SUCCESSFUL, progress=1.0, result=deployed.told(event)))
         yield do.ReadRelease()
 
     def _cancel(self, args: CancelArgs, asking: str, now: Now) -> tuple[dict[str, Any], list[Effect]]:
@@ -300,7 +299,7 @@ class Commands:
         elif target.status is Status.EXECUTING:
             return {"canceled": None}, []  # a release is being switched, which nothing stops any more
         gone = failed(target, ErrorCode.CANCELED, f"canceled {'while it was paused' if paused else 'before it started'}", now)
-        return {"canceled": target.label}, list(self._ledger.finish(gone))
+        return {"canceled": target.label}, list(self.ledger.finish(gone))
 
     def _stop_run(self, reason: StopReason, now: Now) -> Effects:
         if self.running is not None and self.running.stop(reason, now.mono):
@@ -319,7 +318,7 @@ class Commands:
         if save:
             yield do.Save(run.command)
         if publish:
-            yield self._ledger.publish(run.command)
+            yield self.ledger.publish(run.command)
         if isinstance(event.message, Happening):
             yield from reports.records(self._topics, run.command, event.message, now.wall)
             if event.message.name == "release":
@@ -333,9 +332,9 @@ class Commands:
         self.running = None
         command = run.conclude(event, now)
         if command.status.terminal:
-            yield from self._ledger.finish(command)
+            yield from self.ledger.finish(command)
         else:
-            yield from self._ledger.keep(command)
+            yield from self.ledger.keep(command)
             if command.ceilings_mb != run.command.ceilings_mb:
                 yield do.Log("warning", f"{command.label}: {command.reason}")
                 yield do.Clean(command.key)
@@ -357,7 +356,7 @@ class Commands:
         run = self.running
         if run is not None and event.key == run.command.key:
             self.running = None
-            yield from self._ledger.finish(run.fail(event.code, event.detail, now))
+            yield from self.ledger.finish(run.fail(event.code, event.detail, now))
 
     def journal_failed(self, event: events.JournalFailed, now: Now) -> Effects:
         """Answer a command that could not be journaled: it is as if it had never been accepted."""
@@ -369,7 +368,7 @@ class Commands:
             self.running = None
         detail = f"the command cannot be journaled: {event.detail}; free some disk and send it again"
         refusal = failed(msgspec.structs.replace(command, status=Status.INIT), ErrorCode.NO_DISK, detail, now)
-        yield from self._ledger.refuse(intake.Refused(refusal))
+        yield from self.ledger.refuse(intake.Refused(refusal))
 
     def supervise(self, now: Now) -> Effects:
         """Do what is due to a worker that is late."""

@@ -16,15 +16,6 @@ from support.values import release
 BACK = Switch("r0002-00000002", "r0001-00000001")
 
 
-@pytest.fixture
-def bench() -> AgentBench:
-    made = AgentBench()
-    made.post(events.Started())
-    made.connect()
-    made.forget()
-    return made
-
-
 @pytest.mark.parametrize(
     ("label", "args", "to"),
     [("rollback/1", {}, 1), ("rollback/1", {"steps": 2}, 2), ("promote/1", {"version": "r0001"}, "r0001")],
