@@ -29,6 +29,7 @@ from reconvene_agent.daemon.identity import Identity
 from reconvene_agent.daemon.pauses import Guard
 from reconvene_agent.daemon.probe.strain import Strain
 from reconvene_agent.daemon.status import Broker
+from reconvene_agent.daemon.vitals import Vitals
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
 
 SETTLE_S = 0.5
@@ -60,6 +61,7 @@ class Agent:
         self._guard = guard
         self._started = now.mono
         self._alarms = Alarms(identity.topics)
+        self._vitals = Vitals(identity.topics, self._alarms)
         reserve = 0.0 if config.budget.reserve_mb is UNSET else config.budget.reserve_mb
         self._drift = Drift(identity.topics, self._alarms, config.drift, reserve, now.mono)
         self._broker = Broker(config.broker.url)
@@ -178,6 +180,7 @@ class Agent:
         serving = self._deployed.release
         if self._config.drift.auto and self._drift.unfit and serving is not None:
             yield from self._commands.drifted(serving, now)
+        yield from self._vitals.sampled(event.device, event.held_down, now.wall)
         power = event.device.power
         yield from self._feel(Strain(event.device.temperature_c, None if power is None else power.under_voltage), now)
 

@@ -68,10 +68,11 @@ class JournalFailed(Struct, frozen=True):
 
 
 class Sampled(Struct, frozen=True):
-    """The board was probed: the figures to report, and all its facts."""
+    """The board was probed: the figures to report, all its facts, and whether something holds its clocks down, if it tells."""
 
     figures: dict[str, Any]
     device: Device
+    held_down: bool | None = None
 
 
 class DataCounted(Struct, frozen=True):

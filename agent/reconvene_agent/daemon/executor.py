@@ -14,6 +14,7 @@ from reconvene_agent.core.config import Config
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.job import Command
 from reconvene_agent.core.kernel.files import HOST
+from reconvene_agent.core.kernel.throttling import held_down
 from reconvene_agent.core.profile import Profile
 from reconvene_agent.core.protocol import TimeRequest
 from reconvene_agent.core.requests import memory_limits, runtime
@@ -158,7 +159,7 @@ class Executor:
 
     def _sample(self, _effect: do.Sample) -> None:
         figures = system_sample(self._config.state_dir)
-        self._inbox.post_now(events.Sampled(figures, probe_device(self._config.state_dir)))
+        self._inbox.post_now(events.Sampled(figures, probe_device(self._config.state_dir), held_down(HOST)))
 
     def _count_data(self, _effect: do.CountData) -> None:
         """Count in a thread of its own: on a slow card many files take long."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from support.agents import TOPICS
 from support.brokers import Mosquitto
 from support.daemons import Daemon, Fleet
 from support.disks import fill, tiny_disk
@@ -13,10 +14,13 @@ def test_a_full_disk_is_answered_and_survived(tmp_path: Path, broker: Mosquitto,
     go.touch()
     (tmp_path / "state").mkdir()
     with tiny_disk(tmp_path / "state", "24m") as disk:
-        made = Daemon(tmp_path, broker.url, honest(tmp_path / "python", f"GO = {str(go)!r}\n{WORK}"))
-        with made as daemon:
+        python = honest(tmp_path / "python", f"GO = {str(go)!r}\n{WORK}")
+        with Daemon(tmp_path, broker.url, python, telemetry={"interval_s": 1.0}) as daemon:
             fleet.wait_birth()
             ballast = fill(disk)
+            alarm = TOPICS.alarm("disk_nearly_full")
+            raised = fleet.wait(lambda message: message.topic == alarm and message.payload)
+            assert raised.json["text"] == f"the disk of {daemon.state} is nearly full: free at least 1.8 MiB of it"
             fleet.order("specialize/1", filler="x" * 50_000)
             refused: Any = fleet.wait_end("specialize/1")
             assert (refused["error"]["code"], refused["error"]["retryable"]) == ("NO_DISK", True)
@@ -28,8 +32,9 @@ def test_a_full_disk_is_answered_and_survived(tmp_path: Path, broker: Mosquitto,
             refused = fleet.wait_end("specialize/2")
             assert refused["error"]["code"] == "NO_DISK"
             assert "at least 16 are needed" in refused["reason"]
-            ballast.unlink()
             seen = len(fleet.seen)
+            ballast.unlink()
+            fleet.wait_topic(alarm, after=seen)
             fleet.order("specialize/1", filler="x" * 50_000)
             assert fleet.wait_status("specialize/1", "successful", "failed", after=seen)["status"] == "successful"
             assert daemon.stop() == 0

@@ -146,7 +146,7 @@ def test_folders_of_which_none_is_a_label_are_refused_with_the_labels(animals: P
 
 @pytest.mark.parametrize("count", [3, 1])
 def test_without_labels_there_must_be_as_many_folders_as_classes(animals: Path, count: int) -> None:
-    with pytest.raises(AgentError, match=r"there are 2 classes \(cat, dog\), but the bundle has") as caught:
+    with pytest.raises(AgentError, match=rf"the data's classes are 2 \(cat, dog\), the bundle's {count},") as caught:
         load(animals, spec=ModelSpec("vgg11", (3, 8, 8), count))
     assert caught.value.code is ErrorCode.BAD_DATA
 

@@ -133,7 +133,7 @@ def test_copies_and_contradictions_of_files_are_skipped(tmp_path: Path) -> None:
         ("", ErrorCode.BAD_DATA, "must name the columns"),
         ("x,y,z,label\n", ErrorCode.NO_DATA, "the data hold 0 training"),
         ("x,y,z,label\n" + "1,2,run\n" * 11 + "1,2,3,run\n1,2,3,walk\n" * 5, ErrorCode.BAD_DATA, "11 of 21 lines in .* line 2: "),
-        ("x,y,z,label\n1,2,3,run\n", ErrorCode.BAD_DATA, r"there are 1 classes \(run\), but the bundle has 2"),
+        ("x,y,z,label\n1,2,3,run\n", ErrorCode.BAD_DATA, r"the data's classes are 1 \(run\), the bundle's 2"),
     ],
 )
 @pytest.mark.parametrize("spec", [FEATURES, WINDOWS])

@@ -35,7 +35,7 @@ def number_classes(names: Sequence[str], spec: ModelSpec, labels: Sequence[str])
         return {name: numbers[name] for name in names if name in numbers}, tuple(labels)
     if names and len(names) != spec.classes:
         raise AgentError(
-            f"there are {len(names)} classes ({_some(names)}), but the bundle has {spec.classes} classes and no labels to match "
+            f"the data's classes are {len(names)} ({_some(names)}), the bundle's {spec.classes}, and it has no labels to match "
             "them by",
             ErrorCode.BAD_DATA,
         )
