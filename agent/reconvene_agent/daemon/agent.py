@@ -85,7 +85,7 @@ class Agent:
             events.DataCounted: self._on_data_counted,
             events.Looked: lambda event, now: self._feel(event.strain, now),
             events.ReleaseRead: self._on_release_read,
-            events.ReleaseSwitched: commands.release_switched,
+            events.ReleaseSwitched: commands.errands.release_switched,
             events.StatusAsked: self._on_status_asked,
             events.PauseAsked: self._on_pause_asked,
             events.StopAsked: lambda _event, now: commands.stop_for_shutdown(now),
