@@ -13,6 +13,7 @@ from reconvene_agent.core.config import Config
 from reconvene_agent.core.errors import ErrorCode
 from reconvene_agent.core.job import Command, Status, Step, advance
 from reconvene_agent.core.messages import OPERATIONS
+from reconvene_agent.core.overlay import Overlay
 from reconvene_agent.core.protocol import Happening
 from reconvene_agent.core.release import Release
 from reconvene_agent.core.topics import CommandTopic
@@ -36,7 +37,14 @@ class Commands:
     """The commands of one agent. ``known`` is what the journal held; ``defaults`` fills in what commands leave out."""
 
     def __init__(
-        self, identity: Identity, config: Config, known: Iterable[Command], defaults: dict[str, Any], guard: Guard
+        self,
+        identity: Identity,
+        config: Config,
+        known: Iterable[Command],
+        defaults: dict[str, Any],
+        guard: Guard,
+        overlay: Overlay,
+        now: Now,
     ) -> None:
         self._identity = identity
         self._topics = identity.topics
@@ -46,9 +54,11 @@ class Commands:
         self.ledger = Ledger(identity, self._book)
         self._guard = guard
         self.paused = Paused(identity.topics, self._book, guard)
-        self.errands = Errands(identity, defaults, self._book, self.ledger, self.paused, self)
+        self.errands = Errands(identity, defaults, self._book, self.ledger, self.paused, self, overlay, now)
         self.running: RunningJob | None = None
         self.stopping = False
+        self.again = False
+        """Whether the agent stops to come up again."""
 
     @property
     def state(self) -> str:
@@ -70,6 +80,7 @@ class Commands:
             self._book.next_start(now),
             None if self.running is None else self.running.due,
             *self.paused.due(),
+            self.errands.renewal.due,
         )
         return min((time for time in times if time is not None), default=None)
 
@@ -85,7 +96,7 @@ class Commands:
         elif isinstance(found, intake.Refused):
             yield from self.ledger.refuse(found, known)
         elif isinstance(found, intake.Orphan):
-            yield do.Log("warning", f"{label} was running, but the journal does not know it")
+            yield do.Log("warning", f"{label} was running, but the journal does not know it", label)
             yield self.ledger.publish(found.command)
         elif known is None:
             return
@@ -118,7 +129,7 @@ class Commands:
 
     def _begin(self, command: Command, now: Now) -> Effects:
         """Accept a command that the agent gives itself; it starts like any other."""
-        yield do.Log("info", f"{command.label} is begun by the agent itself: {command.request['cause']['what']}")
+        yield do.Log("info", f"{command.label} is begun by the agent itself: {command.request['cause']['what']}", command.label)
         yield from self.ledger.keep(advance(command, now.wall, Status.SCHEDULED), first=True)
 
     def _catch_up(self, known: Command, rev: int) -> Effects:
@@ -140,7 +151,7 @@ class Commands:
             return
         scheduled = advance(command, now.wall, Status.SCHEDULED, reason=waiting)
         self._book.put(scheduled)
-        yield do.Log("info", f"{command.label} is accepted" + (f"; it {waiting}" if waiting else ""))
+        yield do.Log("info", f"{command.label} is accepted" + (f"; it {waiting}" if waiting else ""), command.label)
         if is_job or waiting:
             yield do.Save(scheduled, first=True)
             yield self.ledger.publish(scheduled)
@@ -155,7 +166,7 @@ class Commands:
             if not OPERATIONS[command.op].is_job:
                 yield from self.errands.go_on(command, now)
                 continue
-            yield do.Log("info", f"{command.label} goes on after a restart")
+            yield do.Log("info", f"{command.label} goes on after a restart", command.label)
             yield from self._go_on(beyond_all_published(command), "the agent stopped during this run", now)
 
     def _go_on(self, command: Command, why: str, now: Now, deadline: float | None = None) -> Effects:
@@ -173,11 +184,19 @@ class Commands:
         else:
             yield from self.paused.keep(command, hold, deadline, now)
 
-    def stop_for_shutdown(self, now: Now) -> Effects:
+    def stop_for_good(self, now: Now) -> Effects:
+        """Stop, and do not come up again, whoever wanted that."""
+        yield from self._stop(now, again=False)
+
+    def stop_to_come_again(self, now: Now) -> Effects:
+        """Stop, and come up again, unless the agent is already stopping for good."""
+        yield from self._stop(now, again=self.again or not self.stopping)
+
+    def _stop(self, now: Now, again: bool) -> Effects:
         """Ask the running job to keep a checkpoint and leave; nothing new starts from now on."""
-        self.stopping = True
+        self.stopping, self.again = True, again
         if self.running is not None and self.running.stop("suspended", now.mono):
-            yield do.Log("info", f"stopping; {self.running.command.label} keeps a checkpoint")
+            yield do.Log("info", f"stopping; {self.running.command.label} keeps a checkpoint", self.running.command.label)
             yield do.AskWorker("suspend")
 
     def start_due(self, now: Now) -> Effects:
@@ -244,7 +263,7 @@ class Commands:
     def stop_run(self, reason: StopReason, now: Now) -> Effects:
         """Ask the running job, if there is one, to stop for good."""
         if self.running is not None and self.running.stop(reason, now.mono):
-            yield do.Log("info", f"{self.running.command.label} is being stopped: {reason}")
+            yield do.Log("info", f"{self.running.command.label} is being stopped: {reason}", self.running.command.label)
             yield do.AskWorker("cancel")
 
     # --- the worker ------------------------------------------------------------------------------------------------------
@@ -277,7 +296,7 @@ class Commands:
         else:
             yield from self.ledger.keep(command)
             if command.ceilings_mb != run.command.ceilings_mb:
-                yield do.Log("warning", f"{command.label}: {command.reason}")
+                yield do.Log("warning", f"{command.label}: {command.reason}", command.label)
                 yield do.Clean(command.key)
                 yield reports.replanned(self._topics, command, now.wall)
             if not self.stopping:
@@ -320,5 +339,6 @@ class Commands:
         action = self.running.step(now.mono)
         if action is not None:
             why = self.running.supervision.verdict or "it does not stop"
-            yield do.Log("warning", f"the worker of {self.running.command.label} is ended: {why}")
+            label = self.running.command.label
+            yield do.Log("warning", f"the worker of {label} is ended: {why}", label)
             yield do.EndWorker(hard=action is Action.KILL)

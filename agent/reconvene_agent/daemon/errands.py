@@ -10,29 +10,42 @@ import msgspec
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.job import Command, Status, advance
-from reconvene_agent.core.messages import CancelArgs, PromoteArgs, RollbackArgs, decode_args
-from reconvene_agent.daemon import deployed, events
+from reconvene_agent.core.messages import (
+    Args,
+    CancelArgs,
+    ConfigUpdateArgs,
+    LogUploadArgs,
+    PromoteArgs,
+    RestartArgs,
+    RollbackArgs,
+    decode_args,
+)
+from reconvene_agent.core.overlay import Overlay
+from reconvene_agent.daemon import deployed, events, renewal, reports
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon.book import CommandBook, envelope_of
 from reconvene_agent.daemon.effects import Effect
 from reconvene_agent.daemon.identity import Identity
 from reconvene_agent.daemon.ledger import Ledger
 from reconvene_agent.daemon.paused import Paused
+from reconvene_agent.daemon.renewal import Renewal
 from reconvene_agent.daemon.running import RunningJob, StopReason, failed
 
 Effects = Iterator[Effect]
 
 
-class Jobs(Protocol):
+RENEWALS = (ConfigUpdateArgs, RestartArgs)
+JOURNALED = (RollbackArgs, PromoteArgs, LogUploadArgs, *RENEWALS)
+"""What is journaled before it begins, since it ends later."""
+
+
+class Jobs(renewal.Jobs, Protocol):
     """What an errand needs of the jobs beside it."""
 
     running: RunningJob | None
 
     @property
     def state(self) -> str: ...
-
-    @property
-    def started(self) -> Command | None: ...
 
     def stop_run(self, reason: StopReason, now: Now) -> Effects: ...
 
@@ -41,7 +54,15 @@ class Errands:
     """The errands of one agent; ``defaults`` fills in what commands leave out."""
 
     def __init__(
-        self, identity: Identity, defaults: dict[str, Any], book: CommandBook, ledger: Ledger, paused: Paused, jobs: Jobs
+        self,
+        identity: Identity,
+        defaults: dict[str, Any],
+        book: CommandBook,
+        ledger: Ledger,
+        paused: Paused,
+        jobs: Jobs,
+        overlay: Overlay,
+        now: Now,
     ) -> None:
         self._identity = identity
         self._defaults = defaults
@@ -49,16 +70,19 @@ class Errands:
         self._ledger = ledger
         self._paused = paused
         self._jobs = jobs
+        self.renewal = Renewal(identity, book, ledger, jobs, overlay, now)
 
     def do(self, command: Command, now: Now) -> Effects:
         """Do what a scheduled command asks for."""
         executing = advance(command, now.wall, Status.EXECUTING, attempt=1)
         try:
             args = decode_args(command.op, envelope_of(command).args, self._defaults)
-            if isinstance(args, (RollbackArgs, PromoteArgs)):
+            if isinstance(args, RENEWALS):
+                self.renewal.check(executing, args)
+            if isinstance(args, JOURNALED):
                 self._book.put(executing)
                 yield do.Save(executing, first=True)
-                yield from self.go_on(executing, now)
+                yield from self._begin(executing, args)
                 return
             if isinstance(args, CancelArgs):
                 result, effects = self._cancel(args, executing.label, now)
@@ -73,17 +97,42 @@ class Errands:
         yield from effects
         yield from self._ledger.finish(advance(executing, now.wall, Status.SUCCESSFUL, progress=1.0, result=result))
 
+    def _begin(self, command: Command, args: Args) -> Effects:
+        """Begin what is journaled; the outcome comes back as an event."""
+        if isinstance(args, RENEWALS):
+            yield from self.renewal.begin(command, args)
+        elif isinstance(args, LogUploadArgs):
+            yield do.ReadLog(command.label, args.lines, args.level, "" if args.command is msgspec.UNSET else args.command)
+        else:
+            assert isinstance(args, (RollbackArgs, PromoteArgs))
+            yield do.SwitchRelease(command.label, command.name, args.version if isinstance(args, PromoteArgs) else args.steps)
+
     def go_on(self, command: Command, now: Now) -> Effects:
-        """Have another release serve, for the first time or after a restart; the outcome comes back as an event."""
+        """Go on with a command that was executing when the agent stopped."""
         try:
             args = decode_args(command.op, envelope_of(command).args, self._defaults)
         except AgentError as error:
             yield from self._ledger.finish(failed(command, error.code, error.message, now))
             return
-        assert isinstance(args, (RollbackArgs, PromoteArgs))
-        # An id may come again once it is forgotten; this name does not.
-        by = f"{command.label} {command.received_at:.6f}"
-        yield do.SwitchRelease(command.label, by, args.version if isinstance(args, PromoteArgs) else args.steps)
+        if isinstance(args, RENEWALS):
+            yield from self.renewal.go_on(command, args, now)
+        elif isinstance(args, LogUploadArgs):  # some of it may have been sent
+            yield from self._ledger.finish(failed(command, ErrorCode.INTERRUPTED, "the agent stopped while it read the log", now))
+        else:
+            yield from self._begin(command, args)
+
+    def log_read(self, event: events.LogRead, now: Now) -> Effects:
+        """Send the lines of the log that a command asked for."""
+        command = self._book.get(event.label)
+        if command is None or command.status is not Status.EXECUTING:
+            return
+        parts = len(event.parts)
+        for number, lines in enumerate(event.parts, 1):
+            yield reports.event(
+                self._identity.topics, "log", now.wall, command=event.label, part=number, parts=parts, lines=lines
+            )
+        result = {"lines": sum(map(len, event.parts)), "parts": parts}
+        yield from self._ledger.finish(advance(command, now.wall, Status.SUCCESSFUL, progress=1.0, result=result))
 
     def release_switched(self, event: events.ReleaseSwitched, now: Now) -> Effects:
         """Finish the command that asked for another release."""
