@@ -43,7 +43,7 @@ def mistake(changes: dict[str, Any]) -> str:
         return "it names no setting"
     unlisted = [name for name in changes if name not in NAMES]
     if unlisted:
-        return f"{', '.join(unlisted)} cannot be changed by a command"
+        return f"{', '.join(unlisted)} cannot be changed by a command; the capability lists what can"
     climbing = [name for name in _FOLDERS if not _is_inside(changes.get(name))]
     if climbing:
         return f"{', '.join(climbing)} must be a name inside the agent's own folder"

@@ -159,6 +159,6 @@ class Errands:
         if paused:
             self._paused.held = None
         elif target.status is Status.EXECUTING:
-            return {"canceled": None}, []  # a release is being switched, which nothing stops any more
+            return {"canceled": None}, []  # what is begun without a worker nothing stops any more
         gone = failed(target, ErrorCode.CANCELED, f"canceled {'while it was paused' if paused else 'before it started'}", now)
         return {"canceled": target.label}, list(self._ledger.finish(gone))

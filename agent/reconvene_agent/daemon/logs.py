@@ -63,9 +63,9 @@ def _fields(record: logging.LogRecord, formatter: logging.Formatter) -> dict[str
         found["from"] = "worker"
     label = getattr(record, "about", "")
     if label:
-        op, _, found["command"] = label.partition("/")
-        found["op"] = op
-        if op in OPERATIONS and OPERATIONS[op].is_job:
+        found["op"], _, found["command"] = label.partition("/")
+        operation = OPERATIONS.get(found["op"])
+        if operation is not None and operation.is_job:
             found["job"] = key_of(label)
     return found
 

@@ -88,4 +88,4 @@ def test_every_line_of_a_job_carries_its_ids(tmp_path: Path, broker: Mosquitto, 
                 fields = msgspec.json.decode(line)
                 assert (fields["op"], fields["command"], len(fields["job"])) == ("plan", "7", 16)
             else:
-                assert " command=7 op=plan job=" in line
+                assert " op=plan command=7 job=" in line

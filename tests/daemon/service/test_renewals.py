@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ import psutil
 import pytest
 
 from reconvene_agent.core import overlay
-from support.brokers import HOST, Mosquitto, free_port, retained
+from support.brokers import HOST, Mosquitto, free_port, pause, retained
 from support.daemons import TOPICS, Daemon, Fleet
 from support.waiting import until
 
@@ -39,9 +43,11 @@ def config_twin(port: int) -> dict[str, Any]:
 def test_it_comes_up_again_once_in_the_same_process(daemon: Daemon, fleet: Fleet) -> None:
     fleet.wait_birth()
     (first,) = {said["session"] for said in health(fleet) if said["status"] == "up"}
+    seen = len(fleet.seen)
     fleet.order("restart/1")
     last = fleet.wait_end("restart/1")
     assert last["status"] == "successful"
+    wait_another_birth(fleet, seen)
     assert last["result"]["pid"] == daemon.pid
     assert "executing" in [state["status"] for state in fleet.states("restart/1")]
     fleet.ping(1)
@@ -152,6 +158,72 @@ def test_a_board_moves_to_another_broker(tmp_path: Path, daemon: Daemon, fleet: 
         last = there.wait_end("specialize/1")
         assert (last["status"], last["attempt"]) == ("successful", 1), "the job went along"
         assert there.ping(1)["state"] == "idle"
+
+
+def killed_and_started(daemon: Daemon, fleet: Fleet, label: str, changes: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """Return the end of an update during which the daemon was killed after so many seconds, and started again."""
+    fleet.order(label, {"set": changes, "trial_s": 1})
+    pause(seconds)
+    daemon.kill()
+    daemon.start()
+    return fleet.wait_end(label)
+
+
+def kills_at_any_moment_end_well(daemon: Daemon, fleet: Fleet, times: int) -> None:
+    """Kill the daemon at random moments of updates that hold and of updates that do not."""
+    fleet.wait_birth()
+    moments = random.Random(0)
+    dead = f"mqtt://{HOST}:{free_port()}"
+    for number in range(times):
+        interval = 5 + number
+        good = killed_and_started(
+            daemon, fleet, f"config_update/good-{number}", {"telemetry.interval_s": interval}, moments.uniform(0.0, 0.5)
+        )
+        assert good["status"] == "successful"
+        bad = killed_and_started(
+            daemon,
+            fleet,
+            f"config_update/bad-{number}",
+            {"broker.url": dead, "telemetry.interval_s": 3},
+            moments.uniform(0.0, 2.0),
+        )
+        assert bad["error"]["code"] == "VERIFY_FAILED"
+        found = overlay.read(daemon.state)
+        assert (found.settings, found.trial) == ({"telemetry": {"interval_s": interval}}, None)
+        assert fleet.ping(number)["state"] == "idle"
+    for label in (f"config_update/{kind}-{number}" for kind in ("good", "bad") for number in range(times)):
+        ends = [state for state in fleet.states(label) if state["status"] in ("successful", "failed")]
+        assert len({(end["status"], end["rev"]) for end in ends}) == 1
+
+
+def test_a_kill_at_any_moment_ends_well(daemon: Daemon, fleet: Fleet) -> None:
+    kills_at_any_moment_end_well(daemon, fleet, 1)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_many_kills_at_any_moment_end_well(daemon: Daemon, fleet: Fleet) -> None:
+    kills_at_any_moment_end_well(daemon, fleet, 25)
+
+
+def test_the_service_manager_sees_it_start_again_and_not_stop(tmp_path: Path, broker: Mosquitto, fleet: Fleet) -> None:
+    made = Daemon(tmp_path, broker.url)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+        environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")}
+        with made.log_file.open("ab") as log:
+            made.process = subprocess.Popen([sys.executable, *made.program, str(made.config)], stderr=log, env=environment)
+        try:
+            assert manager.recv(100) == b"READY=1"
+            fleet.order("restart/1")
+            words: list[bytes] = []
+            while b"READY=1" not in words:
+                words.append(manager.recv(100))
+            assert b"STOPPING=1" not in words
+            assert fleet.wait_end("restart/1")["status"] == "successful"
+        finally:
+            made.kill()
 
 
 @pytest.mark.parametrize("at", range(overlay.MAX_STARTS))

@@ -50,7 +50,7 @@ def look(settings: Config) -> tuple[dict[str, Any], int]:
 
 def _last_known(settings: Config) -> dict[str, Any]:
     """Return what the agent said of itself when it last ran, with every key that a status has."""
-    nothing = {
+    nothing: dict[str, Any] = {
         "device_id": settings.device_id,
         "version": __version__,
         "uptime_s": None,
