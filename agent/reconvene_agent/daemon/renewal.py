@@ -14,7 +14,7 @@ from reconvene_agent.core.clock import Now
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.job import Command, Status, advance
 from reconvene_agent.core.messages import ConfigUpdateArgs, RestartArgs
-from reconvene_agent.core.overlay import Outcome, Overlay
+from reconvene_agent.core.overlay import MAX_STARTS, Outcome, Overlay
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon import events
 from reconvene_agent.daemon.book import CommandBook
@@ -95,7 +95,13 @@ class Renewal:
             yield from self._succeed(command, {"pid": self._identity.pid, "version": self._identity.version}, now)
         elif last is not None and last.by == command.name:
             yield from self._end(command, last, now)
-        elif trial is None or trial.by != command.name:  # the agent stopped before anything was written down
+        elif trial is not None and trial.by == command.name:
+            return  # it is settled when its time has come
+        elif command.attempt >= MAX_STARTS:
+            detail = f"the agent stopped {MAX_STARTS} times before the settings were written down"
+            yield from self._ledger.finish(failed(command, ErrorCode.INTERRUPTED, detail, now))
+        else:
+            yield from self._ledger.keep(advance(command, now.wall, attempt=command.attempt + 1))
             yield do.UpdateSettings(command.label, command.name, args.set, args.trial_s)
 
     def restart_asked(self, event: events.RestartAsked, now: Now) -> Effects:

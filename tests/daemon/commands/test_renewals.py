@@ -231,6 +231,15 @@ def test_an_update_that_a_crash_cut_off_before_the_disk_is_proposed_again() -> N
     assert bench.journal[UPDATE].status is Status.EXECUTING
 
 
+def test_an_update_that_brings_the_agent_down_is_not_proposed_for_ever() -> None:
+    bench = come_up(Overlay())
+    for attempt in (2, 3):
+        assert bench.journal[UPDATE].attempt == attempt
+        bench.restart()
+    assert bench.failure(UPDATE) == "INTERRUPTED"
+    assert len(bench.done(do.UpdateSettings)) == 2
+
+
 def test_a_trial_that_the_journal_does_not_know_is_settled_too() -> None:
     bench = AgentBench()
     bench.overlay = on_trial()

@@ -21,13 +21,14 @@ from support.daemons import TOPICS, Daemon, Fleet
 from support.waiting import until
 
 
-def health(fleet: Fleet, after: int = 0) -> list[dict[str, Any]]:
-    """Return the healths told since, in order."""
-    return [message.json for message in fleet.seen[after:] if message.topic == TOPICS.health]
+def health(fleet: Fleet) -> list[dict[str, Any]]:
+    """Return the healths told, in order."""
+    return [message.json for message in fleet.seen if message.topic == TOPICS.health]
 
 
-def wait_another_birth(fleet: Fleet, after: int) -> None:
-    fleet.wait(lambda message: message.topic == TOPICS.health and b'"up"' in message.payload, after=after)
+def wait_another_birth(fleet: Fleet, earlier: str) -> None:
+    """Wait until a session other than the ``earlier`` one says that it is up."""
+    fleet.wait(lambda message: message.topic == TOPICS.health and message.json["session"] != earlier)
 
 
 def config_twin(port: int) -> dict[str, Any]:
@@ -43,11 +44,10 @@ def config_twin(port: int) -> dict[str, Any]:
 def test_it_comes_up_again_once_in_the_same_process(daemon: Daemon, fleet: Fleet) -> None:
     fleet.wait_birth()
     (first,) = {said["session"] for said in health(fleet) if said["status"] == "up"}
-    seen = len(fleet.seen)
     fleet.order("restart/1")
     last = fleet.wait_end("restart/1")
     assert last["status"] == "successful"
-    wait_another_birth(fleet, seen)
+    wait_another_birth(fleet, first)
     assert last["result"]["pid"] == daemon.pid
     assert "executing" in [state["status"] for state in fleet.states("restart/1")]
     fleet.ping(1)
@@ -93,12 +93,10 @@ def test_sigterm_wins_over_a_restart_and_the_command_still_ends(daemon: Daemon, 
 def test_an_update_holds_over_restarts_and_can_be_taken_back(daemon: Daemon, fleet: Fleet, broker: Mosquitto) -> None:
     fleet.wait_birth()
     owners = daemon.config.read_bytes()
-    seen = len(fleet.seen)
     fleet.order("config_update/1", {"set": {"budget.latency_ms": 20, "telemetry.interval_s": 5, "agent.log_level": "debug"}})
     last = fleet.wait_end("config_update/1")
     assert last["status"] == "successful"
     assert last["result"] == {"changed": ["agent.log_level", "budget.latency_ms", "telemetry.interval_s"]}
-    wait_another_birth(fleet, seen)
     fleet.wait(lambda message: message.topic == TOPICS.twin("config") and b'"latency_ms":20' in message.payload)
     assert config_twin(broker.port)["updated"] == ["agent.log_level", "budget.latency_ms", "telemetry.interval_s"]
     daemon.kill()
