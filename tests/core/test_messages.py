@@ -124,7 +124,7 @@ def test_an_envelope_that_does_not_fit(message: dict[str, Any]) -> None:
 def test_an_unknown_operation() -> None:
     error = refusal(decode_args, "reboot", {}, {})
     assert error.code is ErrorCode.UNSUPPORTED
-    assert "there are: specialize, plan, cancel, rollback, promote, pause, resume, ping" in error.message
+    assert f"there are: {', '.join(OPERATIONS)}" in error.message
 
 
 DEFAULTS = {

@@ -14,6 +14,7 @@ from reconvene_agent.core.census import Census
 from reconvene_agent.core.config import AgentSection, Config
 from reconvene_agent.core.errors import ErrorCode
 from reconvene_agent.core.job import Command, Status, advance
+from reconvene_agent.core.overlay import Overlay
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon import events, launch, order
 from reconvene_agent.daemon.control import ControlServer
@@ -255,3 +256,32 @@ def test_a_pause_that_cannot_be_kept_is_an_error_in_the_log(
     executor.carry_out([do.KeepPause("pause/1"), do.KeepPause("")])
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
     assert "that work is paused cannot be kept over a restart" in caplog.records[0].getMessage()
+
+
+def test_words_carry_what_they_are_about(executor: Executor, caplog: pytest.LogCaptureFixture) -> None:
+    executor.carry_out([do.Log("error", "it broke", "plan/1"), do.Log("error", "all is well")])
+    assert [record.about for record in caplog.records] == ["plan/1", ""]  # type: ignore[attr-defined]
+
+
+def test_a_journaled_restart_comes_back_and_then_is_made(executor: Executor, inbox: Inbox) -> None:
+    executor.carry_out([do.AskRestart("restart/1")])
+    assert inbox.get(0) == events.RestartAsked("restart/1")
+    executor.carry_out([do.Quit(again=True)])
+    assert (executor.done, executor.again) == (True, True)
+
+
+def test_the_log_comes_back_in_parts(executor: Executor, inbox: Inbox, tmp_path: Path) -> None:
+    line = {"level": "info", "text": "x", "command": "1"}
+    (tmp_path / "log.jsonl").write_bytes(msgspec.json.encode(line))
+    executor.carry_out([do.ReadLog("log_upload/1", 5, "info", "1"), do.ReadLog("log_upload/2", 5, "info", "2")])
+    assert inbox.get(0) == events.LogRead("log_upload/1", [[line]])
+    assert inbox.get(0) == events.LogRead("log_upload/2", [])
+
+
+def test_changed_settings_come_back_with_what_became_of_them(executor: Executor, inbox: Inbox) -> None:
+    executor.carry_out([do.UpdateSettings("config_update/1", "config_update/1 1.0", {"training.epochs": 3}, 60.0)])
+    event = inbox.get(0)
+    assert isinstance(event, events.SettingsUpdated)
+    assert "state_dir was changed" in event.detail, "its file is none of this test's"
+    executor.carry_out([do.SettleSettings(True)])
+    assert inbox.get(0) == events.SettingsSettled(Overlay())

@@ -13,7 +13,20 @@ from reconvene_agent.daemon.supervision import Supervision
 from support.agents import IDENTITY, WALL
 from support.values import device, release
 
-KEYS = ["state", "device_id", "version", "uptime_s", "updated_at", "broker", "job", "paused", "release", "device", "problems"]
+KEYS = [
+    "state",
+    "device_id",
+    "version",
+    "uptime_s",
+    "updated_at",
+    "broker",
+    "job",
+    "paused",
+    "updated",
+    "release",
+    "device",
+    "problems",
+]
 NOW = Now(WALL, 160.0)
 
 

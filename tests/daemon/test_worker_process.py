@@ -264,3 +264,11 @@ def test_the_kernels_own_kill_is_told_apart(start: Start, monkeypatch: pytest.Mo
     counts = iter([3, 4])
     monkeypatch.setattr(worker_process.oom, "kills", lambda: next(counts))
     assert start(ROGUES["is killed"]).end().out_of_memory
+
+
+def test_one_that_is_ended_is_gone_at_once(start: Start) -> None:
+    talk = start("ready(); hear(); signal.signal(signal.SIGTERM, signal.SIG_IGN); hang()")
+    assert isinstance(talk.next(), Ready)
+    talk.process.end()
+    assert not psutil.pid_exists(talk.process.pid)
+    assert talk.end().returncode == -signal.SIGKILL

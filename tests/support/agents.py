@@ -11,6 +11,7 @@ from reconvene_agent.core import windows
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.config import AgentSection, BrokerSection, Config, WorkerSection
 from reconvene_agent.core.job import Command, Status, digest_of
+from reconvene_agent.core.overlay import Overlay
 from reconvene_agent.core.profile import Thermal
 from reconvene_agent.core.protocol import Upward
 from reconvene_agent.core.topics import Topics
@@ -47,6 +48,8 @@ class AgentBench:
         self.now = Now(WALL, 1000.0, synchronized)
         self.journal = {command.label: command for command in known}
         self.strain = Strain(50.0, False)
+        self.overlay = Overlay()
+        """What, on disk, commands have changed of the settings."""
         self.ordered_by = ""
         """Who, on disk, has paused everything."""
         self.agent = self._make()
@@ -56,7 +59,7 @@ class AgentBench:
     def _make(self) -> Agent:
         guard = Guard(THERMAL, tuple(map(windows.parse, self.config.worker.windows)), self.ordered_by)
         guard.feel(self.strain, self.now)
-        return Agent(IDENTITY, self.config, list(self.journal.values()), {}, self.now, guard)
+        return Agent(IDENTITY, self.config, list(self.journal.values()), {}, self.now, guard, self.overlay)
 
     # --- what happens ----------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
-from reconvene_agent.core import topics, windows
+from reconvene_agent.core import overlay, topics, updatable, windows
 from reconvene_agent.core.budget import BudgetLimits
 from reconvene_agent.core.decoding import from_toml
 from reconvene_agent.core.errors import UsageError
@@ -22,11 +22,13 @@ from reconvene_agent.core.options import (
     DEFAULT_SPARSITIES,
     DEFAULT_WIDTH_MULTIPLIERS,
     Candidates,
+    LogLevel,
     MethodOptions,
     Multipliers,
     ReleaseOptions,
     TrainingOptions,
 )
+from reconvene_agent.core.overlay import Overlay
 
 CONFIG_VARIABLE = "RECONVENE_AGENT_CONFIG"
 SYSTEM_CONFIG = Path("/etc/reconvene-agent/config.toml")
@@ -45,6 +47,7 @@ class AgentSection(Struct, frozen=True, forbid_unknown_fields=True):
         profile: a profile's name, or ``auto``.
         trust_clock: believe the clock although no time service vouches for it, as on a board kept right by other means.
         log_level: what goes to stderr.
+        log_format: how: ``text`` for people, with the ids at the end of a line, ``logfmt`` or ``json`` for programs.
     """
 
     device_id: str = ""
@@ -54,7 +57,8 @@ class AgentSection(Struct, frozen=True, forbid_unknown_fields=True):
     data_dir: str = ""
     profile: str = "auto"
     trust_clock: bool = False
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: LogLevel = "info"
+    log_format: Literal["text", "logfmt", "json"] = "text"
 
 
 class BrokerSection(Struct, frozen=True, forbid_unknown_fields=True):
@@ -335,21 +339,50 @@ def find() -> Path | None:
     return SYSTEM_CONFIG if SYSTEM_CONFIG.is_file() else None
 
 
+class Adopted(Struct, frozen=True):
+    """The configuration that holds: the owner's file ``source`` with ``overlay`` over it, unless ``problem`` says why without."""
+
+    config: Config
+    source: Path | None = None
+    overlay: Overlay = Overlay()
+    problem: str = ""
+
+
 def load(path: Path | None = None) -> Config:
-    """Read the configuration file given, else the one that applies, else the defaults.
+    """Return the configuration that holds; as ``adopt``."""
+    return adopt(path).config
+
+
+def adopt(path: Path | None = None) -> Adopted:
+    """Read the configuration file given, else the one that applies, else the defaults; over it what commands have changed.
 
     Raises:
         UsageError: the file cannot be read, is not TOML, or has mistakes; each is named with the file.
     """
     path = path or find()
-    if path is None:
-        return Config()
+    document = {} if path is None else read_owners(path)
     try:
-        document = from_toml(path.read_bytes(), dict)
+        owners = decode(document)
+    except UsageError as error:
+        raise UsageError("\n".join(f"{path}: {line}" for line in error.message.splitlines())) from error
+    found = overlay.read(owners.state_dir)
+    try:
+        return Adopted(decode(updatable.merged(document, found.settings)), path, found)
+    except UsageError as error:
+        mistakes = "; ".join(error.message.splitlines())
+        return Adopted(
+            owners, path, found, f"what commands have changed does not fit the configuration and is left out: {mistakes}"
+        )
+
+
+def read_owners(path: Path) -> dict[str, Any]:
+    """Return the owner's configuration file as a document, not validated.
+
+    Raises:
+        UsageError: it cannot be read, or is not TOML.
+    """
+    try:
+        return from_toml(path.read_bytes(), dict)
     except (OSError, msgspec.DecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UsageError(f"{path}: cannot be read: {reason}") from error
-    try:
-        return decode(document)
-    except UsageError as error:
-        raise UsageError("\n".join(f"{path}: {line}" for line in error.message.splitlines())) from error

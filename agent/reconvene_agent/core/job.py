@@ -101,11 +101,21 @@ class Command(Struct, frozen=True):
     @property
     def key(self) -> str:
         """A name for this command that is safe as a file name."""
-        return hashlib.sha256(f"{self.op}/{self.id}".encode()).hexdigest()[:16]
+        return key_of(self.label)
 
     @property
     def label(self) -> str:
         return f"{self.op}/{self.id}"
+
+    @property
+    def name(self) -> str:
+        """The label, and what tells this command from a later one under the same id, once it is forgotten."""
+        return f"{self.label} {self.received_at:.6f}"
+
+
+def key_of(label: str) -> str:
+    """Return the key of the command with this label."""
+    return hashlib.sha256(label.encode()).hexdigest()[:16]
 
 
 def digest_of(request: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from reconvene_agent.core import clock
+from reconvene_agent.core import clock, updatable
 from reconvene_agent.core.budget import BudgetLimits
 from reconvene_agent.core.decoding import from_json, located
 from reconvene_agent.core.errors import ErrorCode, UsageError
@@ -16,6 +16,7 @@ from reconvene_agent.core.options import (
     DEFAULT_SPARSITIES,
     DEFAULT_WIDTH_MULTIPLIERS,
     Candidates,
+    LogLevel,
     MethodOptions,
     Multipliers,
     ReleaseOptions,
@@ -28,6 +29,7 @@ MAX_PAYLOAD = 256 * 1024
 
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 Moment = str | float
+SettingName = Annotated[str, Meta(extra_json_schema={"enum": list(updatable.NAMES)})]
 
 
 class PlanArgs(Struct, frozen=True, forbid_unknown_fields=True):
@@ -84,7 +86,46 @@ class PauseArgs(Struct, frozen=True, forbid_unknown_fields=True):
     """``pause`` and ``resume`` take no arguments; they answer with what work waits for then."""
 
 
-Args = SpecializeArgs | PlanArgs | CancelArgs | RollbackArgs | PromoteArgs | PauseArgs | PingArgs
+class ConfigUpdateArgs(Struct, frozen=True, forbid_unknown_fields=True):
+    """Arguments of ``config_update``.
+
+    Attributes:
+        set: values by dotted name; null goes back to the owner's.
+        trial_s: how long the broker may take to be reached, where its own settings change, before all is taken back.
+    """
+
+    set: dict[SettingName, Any]
+    trial_s: Annotated[float, Meta(ge=1.0, le=3600.0)] = 120.0
+
+    def __post_init__(self) -> None:
+        if wrong := updatable.mistake(self.set):
+            raise ValueError(wrong)
+
+
+class LogUploadArgs(Struct, frozen=True, forbid_unknown_fields=True):
+    """Arguments of ``log_upload``: how many of the last lines, of what level at least, and of which command, by its id."""
+
+    lines: Annotated[int, Meta(ge=1, le=10_000)] = 200
+    level: LogLevel = "debug"
+    command: Name | UnsetType = UNSET
+
+
+class RestartArgs(Struct, frozen=True, forbid_unknown_fields=True):
+    """``restart`` takes no arguments; it answers once the agent is up again."""
+
+
+Args = (
+    SpecializeArgs
+    | PlanArgs
+    | CancelArgs
+    | RollbackArgs
+    | PromoteArgs
+    | ConfigUpdateArgs
+    | LogUploadArgs
+    | RestartArgs
+    | PauseArgs
+    | PingArgs
+)
 
 
 class Operation(Struct, frozen=True):
@@ -103,6 +144,11 @@ OPERATIONS: dict[str, Operation] = {
     "promote": Operation(PromoteArgs, "Let a release that is kept on the board serve.", False),
     "pause": Operation(PauseArgs, "Let the running job keep a checkpoint and wait, and start no other, until resume.", False),
     "resume": Operation(PauseArgs, "Go on after pause.", False),
+    "config_update": Operation(
+        ConfigUpdateArgs, "Change settings; they are taken back if the agent cannot live with them.", False
+    ),
+    "log_upload": Operation(LogUploadArgs, "Send the last lines of the log as events.", False),
+    "restart": Operation(RestartArgs, "Stop in order and come up again; a running job goes on from its checkpoint.", False),
     "ping": Operation(PingArgs, "Answer with the agent's state.", False),
 }
 

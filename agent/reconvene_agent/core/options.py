@@ -23,6 +23,7 @@ Augment = Literal["auto", "none", "shift", "shift-flip", "jitter"]
 Schedule = Literal["onecycle", "cosine"]
 Balance = Literal["auto", "never"]
 Quantize = Literal["auto", "never"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 PrecisionChoice = Literal["auto", "float32", "bfloat16"]
 
 

@@ -11,12 +11,11 @@ from reconvene_agent.daemon import lean
 def main(arguments: list[str]) -> int:
     """Run the agent with the configuration file given, if any; return the exit code."""
     lean.postpone_unused()
-    from reconvene_agent.core import config
     from reconvene_agent.core.errors import AgentError
     from reconvene_agent.daemon.service import serve
 
     try:
-        return serve(config.load(Path(arguments[0]) if arguments else None))
+        return serve(Path(arguments[0]) if arguments else None)
     except AgentError as error:
         for line in error.message.splitlines():
             print(f"reconvene-agent: error: {line}", file=sys.stderr)

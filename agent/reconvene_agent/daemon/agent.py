@@ -11,12 +11,14 @@ from typing import Any
 
 from msgspec import UNSET
 
+from reconvene_agent.core import updatable
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.config import Config
 from reconvene_agent.core.device import Device
 from reconvene_agent.core.errors import UsageError
 from reconvene_agent.core.job import Command
 from reconvene_agent.core.messages import decode_object
+from reconvene_agent.core.overlay import Overlay
 from reconvene_agent.daemon import announce, drift, events, reports, status
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon.alarms import Alarms, Name
@@ -32,6 +34,7 @@ from reconvene_agent.daemon.status import Broker
 from reconvene_agent.daemon.vitals import Vitals
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
 
+NO_OVERLAY = Overlay()
 SETTLE_S = 0.5
 SETTLE_MOST_S = 5.0
 TIDY_EVERY_S = 600.0
@@ -42,7 +45,7 @@ Effects = Iterator[Effect]
 class Agent:
     """One agent. ``known`` is what the journal held; ``defaults`` fills in what commands leave out.
 
-    ``guard`` has seen the board already.
+    ``guard`` has seen the board already; ``overlay`` is what commands have changed of the configuration.
     """
 
     def __init__(
@@ -53,11 +56,13 @@ class Agent:
         defaults: dict[str, Any],
         now: Now,
         guard: Guard,
+        overlay: Overlay = NO_OVERLAY,
     ) -> None:
         self._identity = identity
         self._topics = identity.topics
         self._config = config
-        self._commands = Commands(identity, config, known, defaults, guard)
+        self._commands = Commands(identity, config, known, defaults, guard, overlay, now)
+        self._updated = updatable.names(overlay.settings)
         self._guard = guard
         self._started = now.mono
         self._alarms = Alarms(identity.topics)
@@ -74,6 +79,7 @@ class Agent:
         self._deployed = Deployed(identity, self._alarms)
         self._quitting = False
         commands = self._commands
+        self._renewal = renewal = commands.errands.renewal
         self._handlers: dict[type[Event], Callable[[Any, Now], Effects]] = {
             events.Started: self._on_started,
             events.Connected: self._on_connected,
@@ -87,10 +93,14 @@ class Agent:
             events.DataCounted: self._on_data_counted,
             events.Looked: lambda event, now: self._feel(event.strain, now),
             events.ReleaseRead: self._on_release_read,
-            events.ReleaseSwitched: commands.release_switched,
+            events.ReleaseSwitched: commands.errands.release_switched,
+            events.SettingsUpdated: renewal.updated,
+            events.SettingsSettled: renewal.settled,
+            events.RestartAsked: renewal.restart_asked,
+            events.LogRead: commands.errands.log_read,
             events.StatusAsked: self._on_status_asked,
             events.PauseAsked: self._on_pause_asked,
-            events.StopAsked: lambda _event, now: commands.stop_for_shutdown(now),
+            events.StopAsked: lambda _event, now: commands.stop_for_good(now),
             events.Tick: self._on_tick,
             WorkerSaid: self._on_worker_said,
             WorkerEnded: lambda event, now: (
@@ -133,6 +143,7 @@ class Agent:
             self._alarms.problems,
             self._commands.paused.first,
             self._commands.paused.waits_for,
+            self._updated,
         )
 
     # --- life of the process ---------------------------------------------------------------------------------------------
@@ -140,12 +151,13 @@ class Agent:
     def _on_started(self, _event: events.Started, now: Now) -> Effects:
         yield do.ReadRelease()
         yield from self._commands.resume(now)
+        yield from self._renewal.came_up()
         yield do.Remember(self.status(now))
 
     def _quit(self, now: Now) -> Effects:
         yield do.Remember({**self.status(now), "state": "stopped"})
         yield do.Publish(self._topics.health, announce.down(self._identity))
-        yield do.Quit()
+        yield do.Quit(self._commands.again)
 
     def _on_tick(self, _event: events.Tick, now: Now) -> Effects:
         if self._settle_at is not None and now.mono >= self._settle_at:
@@ -162,6 +174,7 @@ class Agent:
             if self._config.specialize.new_data_share and self._commands.running is None:
                 yield do.CountData()
         yield from self._commands.supervise(now)
+        yield from self._renewal.step(self._broker.reason, now)
         yield from self._drift.step(self._commands.state == "idle", now)
 
     def _on_worker_said(self, event: WorkerSaid, now: Now) -> Effects:
@@ -215,6 +228,7 @@ class Agent:
         # Retained commands arrive now; only when they are known is the birth announced, so that it tells the truth.
         self._settle_at, self._settle_by = now.mono + SETTLE_S, now.mono + SETTLE_MOST_S
         yield do.Log("info", f"connected to {self._broker.url} with MQTT {event.protocol}")
+        yield from self._renewal.connected()
 
     def _on_disconnected(self, event: events.Disconnected, now: Now) -> Effects:
         was = self._broker.connected
@@ -228,7 +242,7 @@ class Agent:
         self._announced = True
         yield from announce.birth(self._identity)
         yield announce.up(self._identity, self._commands.state, now.wall)
-        yield announce.twin(self._identity, "config", self._config.public())
+        yield announce.twin(self._identity, "config", {**self._config.public(), "updated": self._updated})
         if self._device is not None:
             yield announce.twin(self._identity, "hardware", announce.hardware(self._device))
         yield from self._deployed.announce()

@@ -10,16 +10,18 @@ import msgspec
 from reconvene_agent.core.census import Census
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.config import Config
-from reconvene_agent.core.errors import AgentError, ErrorCode
+from reconvene_agent.core.errors import ErrorCode
 from reconvene_agent.core.job import Command, Status, Step, advance
-from reconvene_agent.core.messages import OPERATIONS, CancelArgs, PromoteArgs, RollbackArgs, decode_args
+from reconvene_agent.core.messages import OPERATIONS
+from reconvene_agent.core.overlay import Overlay
 from reconvene_agent.core.protocol import Happening
 from reconvene_agent.core.release import Release
 from reconvene_agent.core.topics import CommandTopic
-from reconvene_agent.daemon import deployed, events, intake, own_runs, reports
 from reconvene_agent.daemon import effects as do
+from reconvene_agent.daemon import events, intake, own_runs, reports
 from reconvene_agent.daemon.book import CommandBook, envelope_of, expired, waits_for
 from reconvene_agent.daemon.effects import Effect
+from reconvene_agent.daemon.errands import Errands
 from reconvene_agent.daemon.identity import Identity
 from reconvene_agent.daemon.ledger import Ledger
 from reconvene_agent.daemon.paused import Paused
@@ -35,7 +37,14 @@ class Commands:
     """The commands of one agent. ``known`` is what the journal held; ``defaults`` fills in what commands leave out."""
 
     def __init__(
-        self, identity: Identity, config: Config, known: Iterable[Command], defaults: dict[str, Any], guard: Guard
+        self,
+        identity: Identity,
+        config: Config,
+        known: Iterable[Command],
+        defaults: dict[str, Any],
+        guard: Guard,
+        overlay: Overlay,
+        now: Now,
     ) -> None:
         self._identity = identity
         self._topics = identity.topics
@@ -45,8 +54,11 @@ class Commands:
         self.ledger = Ledger(identity, self._book)
         self._guard = guard
         self.paused = Paused(identity.topics, self._book, guard)
+        self.errands = Errands(identity, defaults, self._book, self.ledger, self.paused, self, overlay, now)
         self.running: RunningJob | None = None
         self.stopping = False
+        self.again = False
+        """Whether the agent stops to come up again."""
 
     @property
     def state(self) -> str:
@@ -58,7 +70,7 @@ class Commands:
         return "idle" if self.paused.hold is None else "paused"
 
     @property
-    def _started(self) -> Command | None:
+    def started(self) -> Command | None:
         """The job that runs or, having started, is paused."""
         return self.paused.job if self.running is None else self.running.command
 
@@ -68,6 +80,7 @@ class Commands:
             self._book.next_start(now),
             None if self.running is None else self.running.due,
             *self.paused.due(),
+            self.errands.renewal.due,
         )
         return min((time for time in times if time is not None), default=None)
 
@@ -83,7 +96,7 @@ class Commands:
         elif isinstance(found, intake.Refused):
             yield from self.ledger.refuse(found, known)
         elif isinstance(found, intake.Orphan):
-            yield do.Log("warning", f"{label} was running, but the journal does not know it")
+            yield do.Log("warning", f"{label} was running, but the journal does not know it", label)
             yield self.ledger.publish(found.command)
         elif known is None:
             return
@@ -116,7 +129,7 @@ class Commands:
 
     def _begin(self, command: Command, now: Now) -> Effects:
         """Accept a command that the agent gives itself; it starts like any other."""
-        yield do.Log("info", f"{command.label} is begun by the agent itself: {command.request['cause']['what']}")
+        yield do.Log("info", f"{command.label} is begun by the agent itself: {command.request['cause']['what']}", command.label)
         yield from self.ledger.keep(advance(command, now.wall, Status.SCHEDULED), first=True)
 
     def _catch_up(self, known: Command, rev: int) -> Effects:
@@ -131,14 +144,14 @@ class Commands:
         command = found.command
         is_job = OPERATIONS[command.op].is_job
         waiting = waits_for(found.envelope, now)
-        if is_job and not waiting and (self._started is not None or self.stopping):
-            busy = self._started.label if self._started is not None else "the agent is stopping"
+        if is_job and not waiting and (self.started is not None or self.stopping):
+            busy = self.started.label if self.started is not None else "the agent is stopping"
             refusal = failed(command, ErrorCode.BUSY, f"busy with {busy}", now)
             yield from self.ledger.refuse(intake.Refused(refusal))
             return
         scheduled = advance(command, now.wall, Status.SCHEDULED, reason=waiting)
         self._book.put(scheduled)
-        yield do.Log("info", f"{command.label} is accepted" + (f"; it {waiting}" if waiting else ""))
+        yield do.Log("info", f"{command.label} is accepted" + (f"; it {waiting}" if waiting else ""), command.label)
         if is_job or waiting:
             yield do.Save(scheduled, first=True)
             yield self.ledger.publish(scheduled)
@@ -151,9 +164,9 @@ class Commands:
             if command.status is not Status.EXECUTING:
                 continue
             if not OPERATIONS[command.op].is_job:
-                yield from self._switch_release(command, now)
+                yield from self.errands.go_on(command, now)
                 continue
-            yield do.Log("info", f"{command.label} goes on after a restart")
+            yield do.Log("info", f"{command.label} goes on after a restart", command.label)
             yield from self._go_on(beyond_all_published(command), "the agent stopped during this run", now)
 
     def _go_on(self, command: Command, why: str, now: Now, deadline: float | None = None) -> Effects:
@@ -161,7 +174,7 @@ class Commands:
 
         ``why`` says what has become of the worker before.
         """
-        if self._started is not None or command.attempt >= self._limits.attempts:
+        if self.started is not None or command.attempt >= self._limits.attempts:
             detail = f"{why}; {command.attempt} of {self._limits.attempts} attempts are used up"
             yield from self.ledger.finish(failed(command, ErrorCode.INTERRUPTED, detail, now))
             return
@@ -171,11 +184,19 @@ class Commands:
         else:
             yield from self.paused.keep(command, hold, deadline, now)
 
-    def stop_for_shutdown(self, now: Now) -> Effects:
+    def stop_for_good(self, now: Now) -> Effects:
+        """Stop, and do not come up again, whoever wanted that."""
+        yield from self._stop(now, again=False)
+
+    def stop_to_come_again(self, now: Now) -> Effects:
+        """Stop, and come up again, unless the agent is already stopping for good."""
+        yield from self._stop(now, again=self.again or not self.stopping)
+
+    def _stop(self, now: Now, again: bool) -> Effects:
         """Ask the running job to keep a checkpoint and leave; nothing new starts from now on."""
-        self.stopping = True
+        self.stopping, self.again = True, again
         if self.running is not None and self.running.stop("suspended", now.mono):
-            yield do.Log("info", f"stopping; {self.running.command.label} keeps a checkpoint")
+            yield do.Log("info", f"stopping; {self.running.command.label} keeps a checkpoint", self.running.command.label)
             yield do.AskWorker("suspend")
 
     def start_due(self, now: Now) -> Effects:
@@ -192,8 +213,8 @@ class Commands:
             elif waits_for(envelope, now):
                 continue
             elif not is_job:
-                yield from self._do_at_once(command, now)
-            elif self._started is not None or self.stopping:
+                yield from self.errands.do(command, now)
+            elif self.started is not None or self.stopping:
                 continue
             elif hold is not None:
                 reason = reason or hold
@@ -207,7 +228,7 @@ class Commands:
 
     def _heed(self, now: Now) -> Effects:
         """Pause what runs, or go on with what is paused, as the board fares."""
-        run, held, command = self.running, self.paused.held, self._started
+        run, held, command = self.running, self.paused.held, self.started
         if command is None:
             return
         hold = self._guard.hold(command.op, now)
@@ -239,71 +260,10 @@ class Commands:
         yield do.Launch(command)
         yield self.ledger.publish(command)
 
-    def _do_at_once(self, command: Command, now: Now) -> Effects:
-        executing = advance(command, now.wall, Status.EXECUTING, attempt=1)
-        try:
-            args = decode_args(command.op, envelope_of(command).args, self._defaults)
-            if isinstance(args, (RollbackArgs, PromoteArgs)):
-                self._book.put(executing)
-                yield do.Save(executing, first=True)
-                yield from self._switch_release(executing, now)
-                return
-            if isinstance(args, CancelArgs):
-                result, effects = self._cancel(args, executing.label, now)
-            elif command.op in ("pause", "resume"):
-                effects = list(self.paused.order(executing.label if command.op == "pause" else "", now))
-                result = {"paused": self.paused.text(now)}
-            else:
-                result, effects = {"state": self.state, "version": self._identity.version}, []
-        except AgentError as error:
-            yield from self.ledger.finish(failed(executing, error.code, error.message, now))
-            return
-        yield from effects
-        yield from self.ledger.finish(advance(executing, now.wall, Status.SUCCESSFUL, progress=1.0, result=result))
-
-    def _switch_release(self, command: Command, now: Now) -> Effects:
-        """Have another release serve; the outcome comes back as an event."""
-        try:
-            args = decode_args(command.op, envelope_of(command).args, self._defaults)
-        except AgentError as error:
-            yield from self.ledger.finish(failed(command, error.code, error.message, now))
-            return
-        assert isinstance(args, (RollbackArgs, PromoteArgs))
-        # An id may come again once it is forgotten; this name does not.
-        by = f"{command.label} {command.received_at:.6f}"
-        yield do.SwitchRelease(command.label, by, args.version if isinstance(args, PromoteArgs) else args.steps)
-
-    def release_switched(self, event: events.ReleaseSwitched, now: Now) -> Effects:
-        """Finish the command that asked for another release."""
-        command = self._book.get(event.label)
-        if command is None or command.status is not Status.EXECUTING:
-            return
-        if event.switch is None:
-            yield from self.ledger.finish(failed(command, event.code, event.detail, now))
-            return
-        yield deployed.switched(self._identity, command.label, event, now.wall)
-        yield from self.ledger.finish(advance(command, now.wall, Status.SUCCESSFUL, progress=1.0, result=deployed.told(event)))
-        yield do.ReadRelease()
-
-    def _cancel(self, args: CancelArgs, asking: str, now: Now) -> tuple[dict[str, Any], list[Effect]]:
-        """Stop the command meant; stopping one that has ended, or nothing at all, is no mistake."""
-        target = self._started if args.id is msgspec.UNSET else self._book.find(args.id, besides=asking)
-        if target is None:
-            return {"canceled": None}, []
-        if self.running is not None and target.label == self.running.command.label:
-            effects = list(self._stop_run("canceled", now))
-            return {"canceled": target.label if self.running.stop_reason == "canceled" else None}, effects
-        paused = self.paused.held is not None and target.label == self.paused.held.label
-        if paused:
-            self.paused.held = None
-        elif target.status is Status.EXECUTING:
-            return {"canceled": None}, []  # a release is being switched, which nothing stops any more
-        gone = failed(target, ErrorCode.CANCELED, f"canceled {'while it was paused' if paused else 'before it started'}", now)
-        return {"canceled": target.label}, list(self.ledger.finish(gone))
-
-    def _stop_run(self, reason: StopReason, now: Now) -> Effects:
+    def stop_run(self, reason: StopReason, now: Now) -> Effects:
+        """Ask the running job, if there is one, to stop for good."""
         if self.running is not None and self.running.stop(reason, now.mono):
-            yield do.Log("info", f"{self.running.command.label} is being stopped: {reason}")
+            yield do.Log("info", f"{self.running.command.label} is being stopped: {reason}", self.running.command.label)
             yield do.AskWorker("cancel")
 
     # --- the worker ------------------------------------------------------------------------------------------------------
@@ -336,7 +296,7 @@ class Commands:
         else:
             yield from self.ledger.keep(command)
             if command.ceilings_mb != run.command.ceilings_mb:
-                yield do.Log("warning", f"{command.label}: {command.reason}")
+                yield do.Log("warning", f"{command.label}: {command.reason}", command.label)
                 yield do.Clean(command.key)
                 yield reports.replanned(self._topics, command, now.wall)
             if not self.stopping:
@@ -375,9 +335,10 @@ class Commands:
         if self.running is None:
             return
         if self.running.overdue(now.mono):
-            yield from self._stop_run("timed out", now)
+            yield from self.stop_run("timed out", now)
         action = self.running.step(now.mono)
         if action is not None:
             why = self.running.supervision.verdict or "it does not stop"
-            yield do.Log("warning", f"the worker of {self.running.command.label} is ended: {why}")
+            label = self.running.command.label
+            yield do.Log("warning", f"the worker of {label} is ended: {why}", label)
             yield do.EndWorker(hard=action is Action.KILL)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from reconvene_agent.core.job import Command
+from reconvene_agent.core.options import LogLevel
 
 
 class Save(Struct, frozen=True):
@@ -108,6 +109,40 @@ class SwitchRelease(Struct, frozen=True):
     to: str | int
 
 
+class UpdateSettings(Struct, frozen=True):
+    """Put changed settings on trial, for the command ``label`` whose name for ever is ``by``; the outcome comes back.
+
+    ``changes`` are values by dotted name; ``trial_s`` is how long the broker may take to be reached.
+    """
+
+    label: str
+    by: str
+    changes: dict[str, Any]
+    trial_s: float
+
+
+class SettleSettings(Struct, frozen=True):
+    """Keep the settings on trial, or go back to those before for the reason in ``detail``."""
+
+    held: bool
+    detail: str = ""
+
+
+class AskRestart(Struct, frozen=True):
+    """Let the command ``label`` have its restart, now that it is journaled."""
+
+    label: str
+
+
+class ReadLog(Struct, frozen=True):
+    """Read the last lines of the log, of a level at least and, unless empty, of the command with an id, for ``label``."""
+
+    label: str
+    lines: int
+    level: LogLevel
+    command: str
+
+
 class Answer(Struct, frozen=True):
     """Answer a question from the local socket."""
 
@@ -122,14 +157,17 @@ class Remember(Struct, frozen=True):
 
 
 class Log(Struct, frozen=True):
-    """Say something in the log."""
+    """Say something in the log, ``about`` the command with this label or about none."""
 
-    level: Literal["debug", "info", "warning", "error"]
+    level: LogLevel
     text: str
+    about: str = ""
 
 
 class Quit(Struct, frozen=True):
-    """Leave the loop."""
+    """Leave the loop; to come up ``again``, or for good."""
+
+    again: bool = False
 
 
 Effect = (
@@ -149,6 +187,10 @@ Effect = (
     | KeepPause
     | ReadRelease
     | SwitchRelease
+    | UpdateSettings
+    | SettleSettings
+    | AskRestart
+    | ReadLog
     | Answer
     | Remember
     | Log

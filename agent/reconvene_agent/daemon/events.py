@@ -9,6 +9,7 @@ from msgspec import Struct
 from reconvene_agent.core.census import Census
 from reconvene_agent.core.device import Device
 from reconvene_agent.core.errors import ErrorCode
+from reconvene_agent.core.overlay import Overlay
 from reconvene_agent.core.release import Release
 from reconvene_agent.core.shelf import Fall, Switch
 from reconvene_agent.daemon.probe.strain import Strain
@@ -116,6 +117,40 @@ class ReleaseSwitched(Struct, frozen=True):
     detail: str = ""
 
 
+class SettingsUpdated(Struct, frozen=True):
+    """What came of changed settings for the command ``label``.
+
+    Attributes:
+        overlay: what holds from now on, with a trial if the agent must come up again with it; None if they were refused.
+        code, detail: why they were.
+    """
+
+    label: str
+    overlay: Overlay | None
+    code: ErrorCode = ErrorCode.INTERNAL
+    detail: str = ""
+
+
+class SettingsSettled(Struct, frozen=True):
+    """The trial of settings is over, as ``overlay`` tells; None if that could not be written down, and why in ``detail``."""
+
+    overlay: Overlay | None
+    detail: str = ""
+
+
+class RestartAsked(Struct, frozen=True):
+    """The journaled command ``label`` is to have its restart."""
+
+    label: str
+
+
+class LogRead(Struct, frozen=True):
+    """The lines of the log that the command ``label`` wants, in ``parts`` that a message can carry."""
+
+    label: str
+    parts: list[list[dict[str, Any]]]
+
+
 class StatusAsked(Struct, frozen=True):
     """Somebody asks on the local socket; the answer goes to ``ticket``."""
 
@@ -151,6 +186,10 @@ Event = (
     | Looked
     | ReleaseRead
     | ReleaseSwitched
+    | SettingsUpdated
+    | SettingsSettled
+    | RestartAsked
+    | LogRead
     | StatusAsked
     | PauseAsked
     | StopAsked

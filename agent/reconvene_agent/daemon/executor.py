@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,7 +20,7 @@ from reconvene_agent.core.kernel.throttling import held_down
 from reconvene_agent.core.profile import Profile
 from reconvene_agent.core.protocol import TimeRequest
 from reconvene_agent.core.requests import memory_limits, runtime
-from reconvene_agent.daemon import drift, events, launch, order
+from reconvene_agent.daemon import drift, events, launch, logs, order
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon.control import ControlServer
 from reconvene_agent.daemon.database import DatabaseFullError
@@ -31,6 +33,7 @@ from reconvene_agent.daemon.outbox import Outbox
 from reconvene_agent.daemon.probe.device import probe_device
 from reconvene_agent.daemon.probe.sample import system_sample
 from reconvene_agent.daemon.probe.strain import read_strain
+from reconvene_agent.daemon.settings import SettingsKeeper
 from reconvene_agent.daemon.spool import Spool
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerProcess
 
@@ -49,13 +52,16 @@ class Executor:
         spool: Spool,
         connection: Connection | None,
         control: ControlServer,
+        source: Path | None = None,
     ) -> None:
+        """``source`` is the owner's configuration file."""
         self._config = config
         self._profile = profile
         self._inbox = inbox
         self._journal = journal
         self._spool = spool
         self._control = control
+        self._source = source
         self._keeper = Keeper(config.models_dir)
         self._worker: WorkerProcess | None = None
         self._counting: threading.Thread | None = None
@@ -63,6 +69,8 @@ class Executor:
         self._unsaved: dict[str, Command] = {}
         self.outbox = Outbox(connection, spool)
         self.done = False
+        self.again = False
+        """Whether, being done, the agent is to come up again."""
         self._actions: dict[type[Effect], Callable[[Any], None]] = {
             do.Save: self._save,
             do.Forget: self._forget,
@@ -76,13 +84,17 @@ class Executor:
             do.CountData: self._count_data,
             do.ReadRelease: lambda _: self._inbox.post_now(self._keeper.read()),
             do.SwitchRelease: lambda effect: self._inbox.post_now(self._keeper.switch(effect)),
+            do.UpdateSettings: lambda effect: self._inbox.post_now(self._settings().update(effect)),
+            do.SettleSettings: lambda effect: self._inbox.post_now(self._settings().settle(effect)),
+            do.AskRestart: lambda effect: self._inbox.post_now(events.RestartAsked(effect.label)),
+            do.ReadLog: self._read_log,
             do.Look: lambda _: self._inbox.post_now(events.Looked(read_strain(HOST))),
             do.TimeModel: self._time_model,
             do.EndTiming: lambda _: self._timing.kill() if self._timing is not None else None,
             do.KeepPause: self._keep_pause,
             do.Answer: lambda effect: self._control.answer(effect.ticket, effect.document),
             do.Remember: self._remember,
-            do.Log: lambda effect: _log.log(logging.getLevelName(effect.level.upper()), "%s", effect.text),
+            do.Log: self._say,
             do.Quit: self._quit,
         }
 
@@ -97,7 +109,9 @@ class Executor:
         self.outbox.drain()
 
     def close(self) -> None:
-        """Let go of the disk."""
+        """Let go of the disk, and of the worker that times the model: the process may be about to become another."""
+        if self._timing is not None:
+            self._timing.end()
         self._save_what_failed()
         self._journal.close()
         self._spool.close()
@@ -111,7 +125,8 @@ class Executor:
             if effect.first:
                 raise _FirstSaveFailedError(command.label, str(error)) from error
             if command.label not in self._unsaved:
-                _log.error("%s cannot be journaled (%s): free some disk; it is tried again", command.label, error)
+                detail = "%s cannot be journaled (%s): free some disk; it is tried again"
+                _log.error(detail, command.label, error, extra=logs.about(command.label))
             self._unsaved[command.label] = command
 
     def _save_what_failed(self) -> None:
@@ -130,7 +145,7 @@ class Executor:
         try:
             request, threads = launch.request_for(effect.command, self._config, self._profile)
             self._inbox.post_now(events.Launched(key, memory_limits(request)))
-            log = _log.getChild("worker").info
+            log = partial(_log.getChild("worker").info, "%s", extra=logs.about(effect.command.label))
             self._worker = WorkerProcess(key, request, self._inbox.post, log, self._config.worker.python, threads)
         except AgentError as error:
             self._inbox.post_now(events.LaunchFailed(key, error.code, error.message))
@@ -141,7 +156,7 @@ class Executor:
     def _time_model(self, _effect: do.TimeModel) -> None:
         compute = runtime(self._profile, probe_device(self._config.state_dir))
         request = TimeRequest(str(self._config.models_dir), compute)
-        log = _log.getChild("worker").info
+        log = partial(_log.getChild("worker").info, "%s")
         try:
             python, threads = self._config.worker.python, compute.inference_threads
             self._timing = WorkerProcess(drift.KEY, request, self._inbox.post, log, python, threads)
@@ -186,8 +201,18 @@ class Executor:
         except (AgentError, OSError) as error:
             _log.warning("the last known status cannot be kept: %s", error)
 
-    def _quit(self, _effect: do.Quit) -> None:
-        self.done = True
+    def _settings(self) -> SettingsKeeper:
+        return SettingsKeeper(self._config, self._source)
+
+    def _read_log(self, effect: do.ReadLog) -> None:
+        parts = logs.last(self._config.state_dir, effect.lines, effect.level, effect.command)
+        self._inbox.post_now(events.LogRead(effect.label, parts))
+
+    def _say(self, effect: do.Log) -> None:
+        _log.log(logging.getLevelName(effect.level.upper()), "%s", effect.text, extra=logs.about(effect.about))
+
+    def _quit(self, effect: do.Quit) -> None:
+        self.done, self.again = True, effect.again
 
 
 class _FirstSaveFailedError(Exception):

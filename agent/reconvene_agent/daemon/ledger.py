@@ -40,7 +40,7 @@ class Ledger:
         """Store and publish a command's end."""
         yield from self.keep(command)
         ending = f"failed: {command.error.code.value}: {command.reason}" if command.error else command.status.value
-        yield do.Log("warning" if command.error else "info", f"{command.label} {ending}")
+        yield do.Log("warning" if command.error else "info", f"{command.label} {ending}", command.label)
         if OPERATIONS[command.op].is_job:
             yield announce.twin(self._identity, "last_result", announce.last_result(command))
             yield do.Clean(command.key)
@@ -48,7 +48,7 @@ class Ledger:
     def refuse(self, found: intake.Refused, known: Command | None = None) -> Effects:
         """Answer what never becomes a command; ``known`` is the one that has its id."""
         refusal = found.command
-        yield do.Log("warning", f"{refusal.label} is refused: {refusal.reason}")
+        yield do.Log("warning", f"{refusal.label} is refused: {refusal.reason}", refusal.label)
         topic = self._topics.command(refusal.op, refusal.id)
         # Where the id belongs to another command the answer passes by, and the retained message stays that command's.
         yield do.Publish(topic, payload(refusal), retain=not found.reused)

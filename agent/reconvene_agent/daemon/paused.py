@@ -77,7 +77,7 @@ class Paused:
         self._book.put(command)
         yield do.Save(command)
         yield announce.state(self._topics, command)
-        yield do.Log("info", f"{command.label} is {hold.reason}")
+        yield do.Log("info", f"{command.label} is {hold.reason}", command.label)
         yield reports.event(self._topics, "paused", now.wall, command=command.label, cause=hold.cause, reason=hold.text)
 
     def note(self, waits_for: Hold | None, now: Now) -> None:
@@ -87,7 +87,7 @@ class Paused:
     def goes_on(self, command: Command, now: Now) -> Effects:
         """Tell that a command is paused no more, if it was."""
         if command.reason.startswith(PAUSED):
-            yield do.Log("info", f"{command.label} goes on")
+            yield do.Log("info", f"{command.label} goes on", command.label)
             yield reports.event(self._topics, "resumed", now.wall, command=command.label)
 
     def cannot_wait(self, command: Command, hold: Hold, now: Now) -> Command | None:

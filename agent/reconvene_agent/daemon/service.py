@@ -16,15 +16,15 @@ from pathlib import Path
 from types import FrameType
 
 from reconvene_agent import __version__
-from reconvene_agent.core import profile, windows
+from reconvene_agent.core import config, profile, windows
 from reconvene_agent.core.atomic import full_disk_is_no_disk
 from reconvene_agent.core.clock import Now
-from reconvene_agent.core.config import Config
+from reconvene_agent.core.config import Adopted, Config
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.kernel.files import HOST
 from reconvene_agent.core.requests import Board
 from reconvene_agent.core.topics import SERVICE, Topics
-from reconvene_agent.daemon import announce, events, identity, order
+from reconvene_agent.daemon import announce, events, identity, logs, order
 from reconvene_agent.daemon.agent import Agent
 from reconvene_agent.daemon.control import ControlServer, Word
 from reconvene_agent.daemon.executor import Executor
@@ -36,6 +36,7 @@ from reconvene_agent.daemon.pauses import Guard
 from reconvene_agent.daemon.probe.clock import clock_synchronized
 from reconvene_agent.daemon.probe.device import probe_device
 from reconvene_agent.daemon.probe.strain import read_strain
+from reconvene_agent.daemon.settings import come_up, give_up
 from reconvene_agent.daemon.spool import Spool
 
 CLOCK_CHECK_S = 5.0
@@ -102,19 +103,49 @@ def only_one(state_dir: Path) -> Iterator[None]:
         yield
 
 
-def serve(config: Config) -> int:
-    """Run the agent until it is told to stop; return the exit code.
+def serve(source: Path | None) -> int:
+    """Run the agent, configured by the file ``source``, until it is told to stop; return the exit code.
+
+    Where it is to come up again, this does not return: the process becomes a new agent, with the same id.
 
     Raises:
         AgentError: it cannot start; the message says why.
     """
-    _set_up_log(config.agent.log_level)
-    with only_one(config.state_dir):
-        return _Service(config).run()
+    with only_one(config.load(source).state_dir):
+        adopted = _come_up(source)
+        settings = adopted.config
+        logs.set_up(settings.agent.log_level, settings.agent.log_format)
+        logs.keep(settings.state_dir)
+        if adopted.problem:
+            _log.warning("%s", adopted.problem)
+        try:
+            again = _Service(adopted).run()
+        except AgentError as error:
+            if not give_up(settings.state_dir, error.message):
+                raise
+            _log.error("changed settings are taken back: %s", error.message)
+            again = True
+    if again:
+        become_anew()
+    return 0
+
+
+def _come_up(source: Path | None) -> Adopted:
+    try:
+        return come_up(source)
+    except OSError as error:
+        raise AgentError(f"the settings cannot be written: {error.strerror or error}") from error
+
+
+def become_anew() -> None:
+    """Let the same program take this process over, as it was called. What is open here is closed by that."""
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - our own interpreter and module
 
 
 class _Service:
-    def __init__(self, config: Config) -> None:
+    def __init__(self, adopted: Adopted) -> None:
+        config = adopted.config
         state = config.state_dir
         device = probe_device(state)
         chosen = profile.choose(profile.load_all(), device, config.agent.profile)
@@ -129,11 +160,11 @@ class _Service:
         spool = Spool(state / "spool.db", me.boot_id, config.telemetry.spool_bytes)
         control = ControlServer(config.socket_path, self._asked)
         self._control = control
-        self._executor = Executor(config, chosen, self._inbox, journal, spool, self._connection, control)
+        self._executor = Executor(config, chosen, self._inbox, journal, spool, self._connection, control, adopted.source)
         defaults = Board(config, chosen, device).defaults
         guard = Guard(chosen.thermal, tuple(map(windows.parse, config.worker.windows)), order.kept(config.pause_path))
         guard.feel(read_strain(HOST), self._clock.now())
-        self._agent = Agent(me, config, journal.load(), defaults, self._clock.now(), guard)
+        self._agent = Agent(me, config, journal.load(), defaults, self._clock.now(), guard, adopted.overlay)
         _log.info("%s %s on %s, profile %s", SERVICE, __version__, config.device_id, chosen.name)
 
     def _asked(self, ticket: int, word: Word) -> None:
@@ -147,7 +178,8 @@ class _Service:
         will = Will(me.topics.health, announce.down(me))
         return Connection(link, will, (me.topics.commands, me.topics.health), _Adapter(self._inbox))
 
-    def run(self) -> int:
+    def run(self) -> bool:
+        """Run until the agent is done; return whether it is to come up again."""
         if self._connection is not None:
             self._connection.start()
         self._inbox.post_now(events.Started())
@@ -160,7 +192,7 @@ class _Service:
                 self._connection.close(GOODBYE_S)
             self._control.close()
             self._executor.close()
-        return 0
+        return self._executor.again and not self._leaves_at_once()
 
     def _turn(self) -> None:
         """Wait for one event, at most until something is due, and handle it."""
@@ -186,6 +218,7 @@ class _Service:
         A handler in Python runs in this thread, which may just be going to sleep in the inbox and would find the signal only
         when something else wakes it up. So the byte that Python writes on a signal goes to a thread that waits for it.
         """
+        self._signaled = False
         self._wakeups, self._wakeup = socket.socketpair()
         self._wakeup.setblocking(False)
         signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
@@ -193,33 +226,18 @@ class _Service:
             signal.signal(number, _leave_it_to_the_wakeup)
         threading.Thread(target=self._on_signals, name="signals", daemon=True).start()
 
+    def _leaves_at_once(self) -> bool:
+        """Return whether a signal came too late to be an event; those that come from now on end the process by themselves."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        return self._signaled
+
     def _on_signals(self) -> None:
         while self._wakeups.recv(1):
+            self._signaled = True
             self._notifier.stopping()
             self._inbox.post_now(events.StopAsked())
 
 
 def _leave_it_to_the_wakeup(_number: int, _frame: FrameType | None) -> None:
     """Take the place of the signal's own effect, which would end the process."""
-
-
-_PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
-
-
-class _LogFormatter(logging.Formatter):
-    """One line a record; under systemd with the journal's level prefix and without the time, which the journal adds."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record).replace("\n", " | ")
-        if "JOURNAL_STREAM" in os.environ:
-            return f"<{_PRIORITY.get(record.levelno, 6)}>{text}"
-        return f"{self.formatTime(record)} {record.levelname.lower()} {text}"
-
-
-def _set_up_log(level: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_LogFormatter("%(message)s"))
-    root = logging.getLogger("reconvene_agent")
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    root.propagate = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -54,8 +55,10 @@ def document(
     alarms: list[str],
     paused: Command | None = None,
     hold: str | None = None,
+    updated: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return the whole status. ``paused`` is the job that waits for ``hold``.
+    """Return the whole status. ``paused`` is the job that waits for ``hold``; ``updated`` are the settings that commands
+    have changed.
 
     ``problems`` are what makes the agent degraded, one line each; ``alarms`` among them.
     """
@@ -69,6 +72,7 @@ def document(
         "broker": msgspec.to_builtins(broker),
         "job": job(run, paused, now),
         "paused": hold,
+        "updated": list(updated),
         "release": None if release is None else announce.model(release),
         "device": None if device is None else msgspec.to_builtins(device),
         "problems": [*unconnected, *alarms],

@@ -117,6 +117,12 @@ class WorkerProcess:
         """Send SIGKILL to the worker and whatever it started."""
         self._signal(signal.SIGKILL)
 
+    def end(self) -> None:
+        """Kill the worker and wait, though not for ever, until it is gone."""
+        self.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(DRAIN_S)
+
     def _signal(self, number: signal.Signals) -> None:
         try:
             os.killpg(self._process.pid, number)

@@ -18,7 +18,20 @@ from support.shelves import publish, serving
 from support.waiting import until
 from support.workers import honest
 
-KEYS = {"state", "device_id", "version", "uptime_s", "updated_at", "broker", "job", "paused", "release", "device", "problems"}
+KEYS = {
+    "state",
+    "device_id",
+    "version",
+    "uptime_s",
+    "updated_at",
+    "broker",
+    "job",
+    "paused",
+    "updated",
+    "release",
+    "device",
+    "problems",
+}
 JOB = {"op", "id", "status", "step", "progress", "note", "attempt", "elapsed_s"}
 RELEASE = {
     "version", "architecture", "bundle", "sparsity", "precision", "bytes", "sha256", "params", "macs", "accuracy", "latency_ms",

@@ -50,13 +50,14 @@ def look(settings: Config) -> tuple[dict[str, Any], int]:
 
 def _last_known(settings: Config) -> dict[str, Any]:
     """Return what the agent said of itself when it last ran, with every key that a status has."""
-    nothing = {
+    nothing: dict[str, Any] = {
         "device_id": settings.device_id,
         "version": __version__,
         "uptime_s": None,
         "broker": {"url": settings.broker.url},
         "job": None,
         "paused": None,
+        "updated": [],
         "release": None,
         "device": None,
     }
@@ -118,5 +119,7 @@ def _lines(document: dict[str, Any]) -> list[tuple[str, str]]:
         if device["temperature_c"] is not None:
             facts.append(f"{device['temperature_c']:.0f} °C")
         lines.append(("board", ", ".join(facts)))
+    if document["updated"]:
+        lines.append(("changed", f"{', '.join(document['updated'])} (by commands)"))
     lines += [("problem", problem) for problem in document["problems"]]
     return lines

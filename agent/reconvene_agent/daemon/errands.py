@@ -1,0 +1,164 @@
+"""The operations that need no worker and are answered at once: each done, and its command finished. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import msgspec
+
+from reconvene_agent.core.clock import Now
+from reconvene_agent.core.errors import AgentError, ErrorCode
+from reconvene_agent.core.job import Command, Status, advance
+from reconvene_agent.core.messages import (
+    Args,
+    CancelArgs,
+    ConfigUpdateArgs,
+    LogUploadArgs,
+    PromoteArgs,
+    RestartArgs,
+    RollbackArgs,
+    decode_args,
+)
+from reconvene_agent.core.overlay import Overlay
+from reconvene_agent.daemon import deployed, events, renewal, reports
+from reconvene_agent.daemon import effects as do
+from reconvene_agent.daemon.book import CommandBook, envelope_of
+from reconvene_agent.daemon.effects import Effect
+from reconvene_agent.daemon.identity import Identity
+from reconvene_agent.daemon.ledger import Ledger
+from reconvene_agent.daemon.paused import Paused
+from reconvene_agent.daemon.renewal import Renewal
+from reconvene_agent.daemon.running import RunningJob, StopReason, failed
+
+Effects = Iterator[Effect]
+
+
+RENEWALS = (ConfigUpdateArgs, RestartArgs)
+JOURNALED = (RollbackArgs, PromoteArgs, LogUploadArgs, *RENEWALS)
+"""What is journaled before it begins, since it ends later."""
+
+
+class Jobs(renewal.Jobs, Protocol):
+    """What an errand needs of the jobs beside it."""
+
+    running: RunningJob | None
+
+    @property
+    def state(self) -> str: ...
+
+    def stop_run(self, reason: StopReason, now: Now) -> Effects: ...
+
+
+class Errands:
+    """The errands of one agent; ``defaults`` fills in what commands leave out."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        defaults: dict[str, Any],
+        book: CommandBook,
+        ledger: Ledger,
+        paused: Paused,
+        jobs: Jobs,
+        overlay: Overlay,
+        now: Now,
+    ) -> None:
+        self._identity = identity
+        self._defaults = defaults
+        self._book = book
+        self._ledger = ledger
+        self._paused = paused
+        self._jobs = jobs
+        self.renewal = Renewal(identity, book, ledger, jobs, overlay, now)
+
+    def do(self, command: Command, now: Now) -> Effects:
+        """Do what a scheduled command asks for."""
+        executing = advance(command, now.wall, Status.EXECUTING, attempt=1)
+        try:
+            args = decode_args(command.op, envelope_of(command).args, self._defaults)
+            if isinstance(args, RENEWALS):
+                self.renewal.check(executing, args)
+            if isinstance(args, JOURNALED):
+                self._book.put(executing)
+                yield do.Save(executing, first=True)
+                yield from self._begin(executing, args)
+                return
+            if isinstance(args, CancelArgs):
+                result, effects = self._cancel(args, executing.label, now)
+            elif command.op in ("pause", "resume"):
+                effects = list(self._paused.order(executing.label if command.op == "pause" else "", now))
+                result = {"paused": self._paused.text(now)}
+            else:
+                result, effects = {"state": self._jobs.state, "version": self._identity.version}, []
+        except AgentError as error:
+            yield from self._ledger.finish(failed(executing, error.code, error.message, now))
+            return
+        yield from effects
+        yield from self._ledger.finish(advance(executing, now.wall, Status.SUCCESSFUL, progress=1.0, result=result))
+
+    def _begin(self, command: Command, args: Args) -> Effects:
+        """Begin what is journaled; the outcome comes back as an event."""
+        if isinstance(args, RENEWALS):
+            yield from self.renewal.begin(command, args)
+        elif isinstance(args, LogUploadArgs):
+            yield do.ReadLog(command.label, args.lines, args.level, "" if args.command is msgspec.UNSET else args.command)
+        else:
+            assert isinstance(args, (RollbackArgs, PromoteArgs))
+            yield do.SwitchRelease(command.label, command.name, args.version if isinstance(args, PromoteArgs) else args.steps)
+
+    def go_on(self, command: Command, now: Now) -> Effects:
+        """Go on with a command that was executing when the agent stopped."""
+        try:
+            args = decode_args(command.op, envelope_of(command).args, self._defaults)
+        except AgentError as error:
+            yield from self._ledger.finish(failed(command, error.code, error.message, now))
+            return
+        if isinstance(args, RENEWALS):
+            yield from self.renewal.go_on(command, args, now)
+        elif isinstance(args, LogUploadArgs):  # some of it may have been sent
+            yield from self._ledger.finish(failed(command, ErrorCode.INTERRUPTED, "the agent stopped while it read the log", now))
+        else:
+            yield from self._begin(command, args)
+
+    def log_read(self, event: events.LogRead, now: Now) -> Effects:
+        """Send the lines of the log that a command asked for."""
+        command = self._book.get(event.label)
+        if command is None or command.status is not Status.EXECUTING:
+            return
+        parts = len(event.parts)
+        for number, lines in enumerate(event.parts, 1):
+            yield reports.event(
+                self._identity.topics, "log", now.wall, command=event.label, part=number, parts=parts, lines=lines
+            )
+        result = {"lines": sum(map(len, event.parts)), "parts": parts}
+        yield from self._ledger.finish(advance(command, now.wall, Status.SUCCESSFUL, progress=1.0, result=result))
+
+    def release_switched(self, event: events.ReleaseSwitched, now: Now) -> Effects:
+        """Finish the command that asked for another release."""
+        command = self._book.get(event.label)
+        if command is None or command.status is not Status.EXECUTING:
+            return
+        if event.switch is None:
+            yield from self._ledger.finish(failed(command, event.code, event.detail, now))
+            return
+        yield deployed.switched(self._identity, command.label, event, now.wall)
+        yield from self._ledger.finish(advance(command, now.wall, Status.SUCCESSFUL, progress=1.0, result=deployed.told(event)))
+        yield do.ReadRelease()
+
+    def _cancel(self, args: CancelArgs, asking: str, now: Now) -> tuple[dict[str, Any], list[Effect]]:
+        """Stop the command meant; stopping one that has ended, or nothing at all, is no mistake."""
+        run, held = self._jobs.running, self._paused.held
+        target = self._jobs.started if args.id is msgspec.UNSET else self._book.find(args.id, besides=asking)
+        if target is None:
+            return {"canceled": None}, []
+        if run is not None and target.label == run.command.label:
+            effects = list(self._jobs.stop_run("canceled", now))
+            return {"canceled": target.label if run.stop_reason == "canceled" else None}, effects
+        paused = held is not None and target.label == held.label
+        if paused:
+            self._paused.held = None
+        elif target.status is Status.EXECUTING:
+            return {"canceled": None}, []  # what is begun without a worker nothing stops any more
+        gone = failed(target, ErrorCode.CANCELED, f"canceled {'while it was paused' if paused else 'before it started'}", now)
+        return {"canceled": target.label}, list(self._ledger.finish(gone))
