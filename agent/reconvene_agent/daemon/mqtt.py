@@ -74,8 +74,8 @@ class Listener(Protocol):
     def received(self, topic: str, payload: bytes | None, size: int) -> None:
         """A message came; its payload is None when it is too large to keep."""
 
-    def acknowledged(self, handle: int) -> None:
-        """The broker took over the publication with this handle."""
+    def acknowledged(self, handle: int, refusal: str) -> None:
+        """The broker took over the publication with this handle, or, as MQTT 5 can tell, refused it for the reason given."""
 
 
 def link_from(section: BrokerSection, client_id: str) -> Link:
@@ -281,10 +281,14 @@ class _Conversation:
         client.on_message = self._on_message
         owner._generation += 1
         generation = owner._generation
-        client.on_publish = lambda _client, _data, mid, _code, _properties: owner._listener.acknowledged(_handle(generation, mid))
+
+        def on_publish(_client: paho.Client, _data: Any, mid: int, code: Any, _properties: Any) -> None:
+            owner._listener.acknowledged(_handle(generation, mid), code.getName() if code.is_failure else "")
+
+        client.on_publish = on_publish
         return client
 
-    def _on_connect(self, client: paho.Client, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
+    def _on_connect(self, client: paho.Client, _data: Any, _flags: Any, code: Any, properties: Any) -> None:
         self._greeted = True
         self._answered.set()
         if code.is_failure:
@@ -292,6 +296,8 @@ class _Conversation:
             self._reason = f"the broker refused the connection: {code.getName()}"
             client.disconnect()
             return
+        # paho does not look at it, and a broker hangs up on who sends more before it has acknowledged the first.
+        client._max_inflight_messages = min(client.max_inflight_messages, getattr(properties, "ReceiveMaximum", 65535))
         # From here on publications pass: what the broker kept for us may arrive, and want an answer, before it confirms the
         # subscriptions.
         self._owner._client = client
