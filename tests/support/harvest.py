@@ -71,6 +71,12 @@ class Harvest:
         with self._news:
             assert self._news.wait_for(lambda: len(self.records) >= count, seconds), f"only {len(self.records)} have arrived"
 
+    def wait_for_all(self, count: int, seconds: float = 60.0) -> None:
+        """Wait until so many different records have arrived."""
+        self.wait(count, seconds)
+        while (missing := count - len(self.firsts())) > 0:
+            self.wait(len(self.records) + missing, seconds)
+
     def firsts(self, topic: str = "") -> list[Gathered]:
         """Return the records without those that came again, in order of arrival; of one topic or of all."""
         found: dict[tuple[str, int], Gathered] = {}

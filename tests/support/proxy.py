@@ -15,10 +15,10 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class Proxy:
-    """Passes connections on to a port of this machine, as well or as badly as told. The time in between is real."""
+    """Passes connections on to the port ``target`` of this machine, as well or as badly as told."""
 
     def __init__(self, target: int) -> None:
-        self._target = target
+        self.target = target
         self._listener = socket.create_server((HOST, 0))
         self.port: int = self._listener.getsockname()[1]
         self._flows = threading.Event()
@@ -88,7 +88,7 @@ class Proxy:
             except OSError:
                 return
             try:
-                target = socket.create_connection((HOST, self._target))
+                target = socket.create_connection((HOST, self.target))
             except OSError:
                 client.close()
                 continue
