@@ -5,11 +5,14 @@ import socket
 import threading
 from pathlib import Path
 
-from support.brokers import Mosquitto, counterfeit
+import pytest
+
+from reconvene_agent.daemon import mqtt
+from support.brokers import HOST, Mosquitto, counterfeit, pause
 from support.ears import TOPIC, Connect
 from support.waiting import until
 
-PUBLISH = 3
+PUBLISH, SUBSCRIBE = 3, 8
 
 
 def packet(client: socket.socket) -> tuple[int, bytes]:
@@ -26,6 +29,11 @@ def packet(client: socket.socket) -> tuple[int, bytes]:
             return head[0] >> 4, client.recv(length, socket.MSG_WAITALL) if length else b""
 
 
+def packet_id(publication: bytes) -> bytes:
+    end = 2 + int.from_bytes(publication[:2], "big")
+    return publication[end : end + 2]
+
+
 def test_no_more_is_under_way_than_the_broker_can_take(connect: Connect) -> None:
     begun: queue.SimpleQueue[int] = queue.SimpleQueue()
     acknowledge = threading.Event()
@@ -40,10 +48,9 @@ def test_no_more_is_under_way_than_the_broker_can_take(connect: Connect) -> None
         while (found := packet(client))[0]:
             kind, body = found
             if kind == PUBLISH:
-                end = 2 + int.from_bytes(body[:2], "big")
                 begun.put(1)
                 acknowledge.wait(20)
-                client.sendall(bytes([0x40, 2]) + body[end : end + 2])
+                client.sendall(bytes([0x40, 2]) + packet_id(body))
 
     with counterfeit(narrow) as port:
         connection, ear = connect(port, protocol="5")
@@ -65,3 +72,34 @@ def test_a_publication_that_the_broker_refuses_is_told(connect: Connect, tmp_pat
         refused, taken = (connection.publish(f"{TOPIC}/{kind}/x", b"", retain=False) for kind in "em")
         assert ear.next("acknowledged") == ("acknowledged", refused, "Not authorized")
         assert ear.next("acknowledged") == ("acknowledged", taken)
+
+
+def test_a_broker_that_confirms_nothing_any_more_is_left_and_tried_again(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mqtt, "STALLED_AFTER_S", 0.2)
+    monkeypatch.setattr(mqtt, "STALL_CHECK_S", 0.05)
+
+    def lazy(client: socket.socket) -> None:
+        """Confirm the first publication of a connection, and then none."""
+        packet(client)
+        client.sendall(bytes([0x20, 3, 0, 0, 0]))
+        confirmed = False
+        while (found := packet(client))[0]:
+            kind, body = found
+            if kind == SUBSCRIBE:
+                client.sendall(bytes([0x90, 5]) + body[:2] + bytes([0, 1, 1]))
+            elif kind == PUBLISH and not confirmed:
+                confirmed = True
+                client.sendall(bytes([0x40, 2]) + packet_id(body))
+
+    with counterfeit(lazy) as port:
+        connection, ear = connect(port, protocol="5")
+        for _ in range(2):
+            ear.next("connected")
+            connection.publish(f"{TOPIC}/m/system", b"x", retain=False)
+            ear.next("acknowledged")
+            pause(0.4)
+            assert ear.heard.empty(), "who publishes nothing waits for nothing"
+            connection.publish(f"{TOPIC}/m/system", b"x", retain=False)
+            assert ear.next("disconnected")[1] == f"{HOST}:{port} acknowledges nothing any more"
