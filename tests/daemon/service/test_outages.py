@@ -82,10 +82,10 @@ def test_what_a_run_measures_during_an_outage_arrives_after_it(tmp_path: Path, f
 @pytest.mark.timeout(600)
 def test_a_daemon_killed_while_it_drains_loses_nothing(kills: int, tmp_path: Path, broker: Mosquitto) -> None:
     draw = random.Random(0)
-    count = 1_000 * kills
-    daemon = Daemon(tmp_path, broker.url)
+    count, room = 1_000 * kills, 64 << 20
+    daemon = Daemon(tmp_path, broker.url, telemetry={"spool_bytes": room})
     daemon.state.mkdir(exist_ok=True)
-    spool = Spool(daemon.state / "spool.db", identity.boot_id(), TelemetrySection(spool_bytes=64 << 20))
+    spool = Spool(daemon.state / "spool.db", identity.boot_id(), TelemetrySection(spool_bytes=room))
     for begin in range(0, count, 1000):
         spool.append([reports.measurement(TOPICS, "training", {"n": begin + n}, 0.0) for n in range(1000)])
     spool.close()
