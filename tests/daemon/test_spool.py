@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -235,6 +237,32 @@ def test_bounded_in_order_and_every_loss_counted(tmp_path_factory: pytest.TempPa
         seen |= fresh
     spool.close()
     shutil.rmtree(folder)
+
+
+_OPEN_AND_READ = """
+import re, sys
+from pathlib import Path
+from reconvene_agent.core.config import TelemetrySection
+from reconvene_agent.daemon.spool import Spool
+def peak_kib():
+    return int(re.search("VmHWM: *(\\d+)", Path("/proc/self/status").read_text().replace("\\t", " "))[1])
+Spool(Path(sys.argv[1]), "boot", TelemetrySection()).close()
+before = peak_kib()
+spool, seq = Spool(Path(sys.argv[2]), "boot", TelemetrySection(spool_bytes=1 << 30)), 0
+while found := spool.after(seq, 40, 256 * 1024):
+    seq = found[-1].seq
+print(peak_kib() - before)
+"""
+
+
+def test_a_large_spool_is_opened_and_read_in_little_memory(tmp_path: Path) -> None:
+    spool = open_spool(tmp_path / "large.db", spool_bytes=1 << 30)
+    for _ in range(20):
+        spool.append([measurement(filler="x" * 250_000) for _ in range(10)])
+    spool.close()
+    words = [sys.executable, "-c", _OPEN_AND_READ, str(tmp_path / "small.db"), str(tmp_path / "large.db")]
+    grown_kib = int(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+    assert grown_kib < 4096
 
 
 # --- bounded in age -----------------------------------------------------------------------------------------------------------

@@ -105,11 +105,15 @@ class Spool:
             self._offset: float = self._noted[1]
         else:
             self._offset = 0.0 if newest is None else newest - elapsed()
-        found = self._database.execute(f"SELECT kind, SUM({_SIZE}) FROM spooled GROUP BY kind")  # noqa: S608 - a number of ours
+        # No GROUP BY: it would sort whole records.
+        events, measurements = self._database.execute(
+            f"SELECT TOTAL({_SIZE}) FILTER (WHERE kind = 'event'), TOTAL({_SIZE}) FILTER (WHERE kind <> 'event') FROM spooled"  # noqa: S608
+        ).fetchone()
+        held: dict[Kind, int] = {"measurement": int(measurements), "event": int(events)}
         # Should the file be lost, numbers must not repeat within the boot: a new one begins where the old one had not come to.
         last = int(elapsed() * 1000) if last is None else last
         dropped = 0 if self._noted is None else self._noted[2]
-        self._account = _Account({"measurement": 0, "event": 0, **dict(found)}, {"measurement": 0, "event": 0}, last, dropped)
+        self._account = _Account(held, {"measurement": 0, "event": 0}, last, dropped)
 
     @property
     def last(self) -> int:
