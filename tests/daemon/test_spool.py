@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import shutil
 import subprocess
 import sys
@@ -107,6 +108,33 @@ def test_what_waits_survives_a_restart(begin: Open) -> None:
     assert waiting(begin()) == [{"x": 1, "boot_id": "boot-1", "seq": 1}]
 
 
+@pytest.mark.parametrize("tail", [0, 50_000])
+def test_what_a_power_cut_leaves_is_whole_and_in_order(tmp_path: Path, tail: int) -> None:
+    """The log of what was written last is cut off anywhere, or goes on in zeros: what the kernel had not written out."""
+    draw = random.Random(tail)
+    spool = open_spool(tmp_path / "spool.db")
+    for number in range(0, 400, 4):
+        spool.append([measurement(n=number + index, filler="x" * draw.randrange(3000)) for index in range(4)])
+    files = {name: (tmp_path / name).read_bytes() for name in ("spool.db", "spool.db-wal")}
+    spool.close()
+    kept = []
+    for cut in range(12):
+        folder = tmp_path / str(cut)
+        folder.mkdir()
+        (folder / "spool.db").write_bytes(files["spool.db"])
+        log = files["spool.db-wal"]
+        (folder / "spool.db-wal").write_bytes(log[: draw.randrange(len(log))] + bytes(tail))
+        spool = open_spool(folder / "spool.db", "boot-2")
+        spool.append([measurement(n="new")])
+        found = waiting(spool)
+        assert [document["n"] for document in found] == [*range(len(found) - 1), "new"]
+        assert (len(found) - 1) % 4 == 0, "a batch is there as a whole or not at all"
+        assert found[-1]["seq"] == len(found)
+        kept.append(len(found))
+        spool.close()
+    assert len(set(kept)) > 6
+
+
 # --- bounded in bytes ---------------------------------------------------------------------------------------------------------
 
 
@@ -138,7 +166,7 @@ def test_that_records_are_dropped_is_said_once(begin: Open, caplog: pytest.LogCa
         for _ in range(100):
             spool.append([measurement(filler=KIB)])
     assert [line.getMessage() for line in caplog.records] == [
-        "records that wait for the broker had to go, 1 so far: too many, too old, or a full disk"
+        "records that waited for the broker were dropped, 1 so far: too many, too old, or the disk is full"
     ]
 
 

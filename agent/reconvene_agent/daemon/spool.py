@@ -140,7 +140,9 @@ class Spool:
             self._account.dropped += 1
         if self.dropped > before and not self._warned:
             self._warned = True
-            _log.warning("records that wait for the broker had to go, %d so far: too many, too old, or a full disk", self.dropped)
+            _log.warning(
+                "records that waited for the broker were dropped, %d so far: too many, too old, or the disk is full", self.dropped
+            )
 
     def after(self, seq: int, count: int, most_bytes: int) -> list[SpooledRecord]:
         """Return the next records after ``seq``: at most ``count`` and, but for the first, ``most_bytes`` of payload."""

@@ -63,7 +63,7 @@ def test_what_finds_no_room_in_the_spool_is_counted_and_told(tmp_path: Path, bro
         with made as daemon:
             before = fleet.wait_topic(TOPICS.measurement("system")).json
             ballast = fill(disk)
-            until(lambda: "records that wait for the broker had to go, 1 so far" in daemon.log, 20)
+            until(lambda: "records that waited for the broker were dropped, 1 so far" in daemon.log, 20)
             ballast.unlink()
             counted: Any = fleet.wait(lambda message: b'"dropped_total"' in message.payload).json
             assert counted["dropped_total"] >= 1
