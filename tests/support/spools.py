@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from reconvene_agent.daemon.spool import Spool
 
 LIMIT = 65536
 EVERYTHING = 1 << 30
+
+
+Begin = Callable[..., Spool]
 
 
 class Clock:

@@ -23,6 +23,7 @@ from reconvene_agent.daemon.effects import Record
 from reconvene_agent.daemon.spool import Spool
 
 def write(life):
+    os.write(1, b"*%d\\n" % os.getpid())
     draw = random.Random(life)
     spool = Spool(Path(sys.argv[1]), "boot", TelemetrySection(spool_bytes=1 << 30, spool_min_free_bytes=0))
     number = 0
@@ -42,7 +43,6 @@ def write(life):
 for life, _ in enumerate(sys.stdin):
     if (pid := os.fork()) == 0:
         write(life)
-    os.write(1, b"*%d\\n" % pid)
     os.waitpid(pid, 0)
     os.write(1, b".\\n")
 """
