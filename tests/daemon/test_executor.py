@@ -25,6 +25,7 @@ from reconvene_agent.daemon.journal import Journal
 from reconvene_agent.daemon.probe.strain import Strain
 from reconvene_agent.daemon.spool import Spool
 from support.agents import WALL
+from support.spools import open_spool, waiting
 from support.values import profile
 
 
@@ -65,7 +66,7 @@ def disk(tmp_path: Path) -> Disk:
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / "spool.db", "boot", 1 << 20)
+    return open_spool(tmp_path / "spool.db")
 
 
 @pytest.fixture
@@ -137,8 +138,15 @@ def test_the_last_chance_to_store_is_at_the_end(config: Config, inbox: Inbox, di
 
 
 def test_records_reach_the_spool(executor: Executor, spool: Spool) -> None:
-    executor.carry_out([do.Record("event", "e", {"x": 1})])
-    assert [msgspec.json.decode(record.payload)["x"] for record in spool.after(0, 9)] == [1]
+    executor.carry_out([do.Record("event", "e", {"x": 1}), do.Log("info", ""), do.Record("measurement", "m", {"x": 2})])
+    executor.carry_out([])
+    assert [document["x"] for document in waiting(spool)] == [1, 2]
+
+
+def test_records_before_a_first_state_that_cannot_be_stored_are_kept(executor: Executor, disk: Disk, spool: Spool) -> None:
+    disk.full = True
+    executor.carry_out([do.Record("event", "e", {"x": 1}), do.Save(command(), first=True), do.Record("event", "e", {"x": 2})])
+    assert [document["x"] for document in waiting(spool)] == [1]
 
 
 def test_the_last_known_status_is_kept(executor: Executor, config: Config) -> None:

@@ -72,6 +72,13 @@ class Mosquitto:
             self._process.wait(10)
             self._process = None
 
+    def kill(self) -> None:
+        """Let it die without a chance to write anything down."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(10)
+        self._process = None
+
     def __enter__(self) -> Mosquitto:
         self.start()
         return self

@@ -39,6 +39,18 @@ sys.exit(entry.main(sys.argv[2:]))
 """
 
 
+# The daemon, but it tries again soon when there is no broker.
+IMPATIENT = """
+import sys
+from reconvene_agent.daemon import lean
+lean.postpone_unused()
+from reconvene_agent.daemon import __main__ as entry
+from reconvene_agent.daemon import backoff
+backoff.BASE_S, backoff.CAP_S = 0.1, 0.2
+sys.exit(entry.main(sys.argv[1:]))
+"""
+
+
 class StrainedBoard:
     """The files of a Raspberry Pi that tell how hot it is and whether its supply suffices."""
 

@@ -28,8 +28,8 @@ class Ear:
     def received(self, topic: str, payload: bytes | None, size: int) -> None:
         self.heard.put(("received", topic, payload, size))
 
-    def acknowledged(self, handle: int) -> None:
-        self.heard.put(("acknowledged", handle))
+    def acknowledged(self, handle: int, refusal: str) -> None:
+        self.heard.put(("acknowledged", handle, refusal) if refusal else ("acknowledged", handle))
 
     def next(self, *kinds: str, seconds: float = 20.0) -> tuple[Any, ...]:
         """Return what is heard next of these kinds."""

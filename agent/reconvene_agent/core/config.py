@@ -33,6 +33,8 @@ from reconvene_agent.core.overlay import Overlay
 CONFIG_VARIABLE = "RECONVENE_AGENT_CONFIG"
 SYSTEM_CONFIG = Path("/etc/reconvene-agent/config.toml")
 
+LEAST_SPOOL_BYTES = 65536
+
 Seconds = Annotated[float, Meta(gt=0)]
 
 
@@ -104,10 +106,20 @@ class WorkerSection(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TelemetrySection(Struct, frozen=True, forbid_unknown_fields=True):
-    """Measurements: how often, and how many bytes may wait on disk for the broker."""
+    """Measurements: how often, and what may wait on disk for the broker.
+
+    Attributes:
+        spool_bytes: records and events together, at most.
+        spool_days: how long one may wait; time in which the board is off does not count.
+        spool_events_share: of ``spool_bytes``, kept for events: as long as they take no more, no measurement drives one out.
+        spool_min_free_bytes: with less free on the disk the spool grows no more.
+    """
 
     interval_s: Annotated[float, Meta(ge=1.0, le=86400.0)] = 60.0
-    spool_bytes: Annotated[int, Meta(ge=65536)] = 8 * 1024 * 1024
+    spool_bytes: Annotated[int, Meta(ge=LEAST_SPOOL_BYTES)] = 8 * 1024 * 1024
+    spool_days: Annotated[float, Meta(gt=0.0)] = 30.0
+    spool_events_share: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.25
+    spool_min_free_bytes: Annotated[int, Meta(ge=0)] = 32 * 1024 * 1024
 
 
 class SpecializeSection(Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,6 +9,8 @@ from msgspec import Struct
 from reconvene_agent.core.job import Command
 from reconvene_agent.core.options import LogLevel
 
+Kind = Literal["measurement", "event"]
+
 
 class Save(Struct, frozen=True):
     """Store a command's state in the journal, synced, before anything that follows.
@@ -39,7 +41,7 @@ class Publish(Struct, frozen=True):
 class Record(Struct, frozen=True):
     """Put a measurement or an event into the spool, from where it reaches the broker sooner or later."""
 
-    kind: Literal["measurement", "event"]
+    kind: Kind
     topic: str
     document: dict[str, Any]
 

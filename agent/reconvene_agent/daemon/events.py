@@ -48,9 +48,10 @@ class Acknowledged(Struct, frozen=True):
 
 
 class Delivered(Struct, frozen=True):
-    """The broker has taken over the publication with this handle; the loop knows what it was."""
+    """The broker has taken over the publication with this handle, or refused it; the loop knows what it was."""
 
     handle: int
+    refusal: str = ""
 
 
 class LaunchFailed(Struct, frozen=True):

@@ -67,6 +67,7 @@ class Executor:
         self._counting: threading.Thread | None = None
         self._timing: WorkerProcess | None = None
         self._unsaved: dict[str, Command] = {}
+        self._records: list[do.Record] = []  # of the effects that are being done
         self.outbox = Outbox(connection, spool)
         self.done = False
         self.again = False
@@ -75,7 +76,7 @@ class Executor:
             do.Save: self._save,
             do.Forget: self._forget,
             do.Publish: lambda effect: self.outbox.publish(effect.topic, effect.payload, effect.retain, effect.token),
-            do.Record: lambda effect: self._spool.append(effect.kind, effect.topic, effect.document),
+            do.Record: self._records.append,
             do.Launch: self._launch,
             do.AskWorker: self._ask_worker,
             do.EndWorker: self._end_worker,
@@ -99,13 +100,18 @@ class Executor:
         }
 
     def carry_out(self, effects: Iterable[Effect]) -> None:
-        """Do the effects in order. If a command's first state cannot be stored, what follows it is not done."""
+        """Do the effects in order. If a command's first state cannot be stored, what follows it is not done.
+
+        Records go into the spool last, all in one.
+        """
         self._save_what_failed()
         try:
             for effect in effects:
                 self._actions[type(effect)](effect)
         except _FirstSaveFailedError as failure:
             self._inbox.post_now(events.JournalFailed(failure.label, str(failure)))
+        self._spool.append(self._records)
+        self._records.clear()
         self.outbox.drain()
 
     def close(self) -> None:
@@ -113,6 +119,7 @@ class Executor:
         if self._timing is not None:
             self._timing.end()
         self._save_what_failed()
+        self.outbox.close()
         self._journal.close()
         self._spool.close()
 

@@ -25,6 +25,8 @@ class Ledger:
         self._identity = identity
         self._topics = identity.topics
         self._book = book
+        ended = [command for command in book.every() if command.status.terminal and OPERATIONS[command.op].is_job]
+        self._last = max(ended, key=lambda command: command.updated_at, default=None)
 
     def publish(self, command: Command) -> Effect:
         """Return what publishes a command's state."""
@@ -42,7 +44,8 @@ class Ledger:
         ending = f"failed: {command.error.code.value}: {command.reason}" if command.error else command.status.value
         yield do.Log("warning" if command.error else "info", f"{command.label} {ending}", command.label)
         if OPERATIONS[command.op].is_job:
-            yield announce.twin(self._identity, "last_result", announce.last_result(command))
+            self._last = command
+            yield self._last_result(command)
             yield do.Clean(command.key)
 
     def refuse(self, found: intake.Refused, known: Command | None = None) -> Effects:
@@ -71,10 +74,15 @@ class Ledger:
             yield do.Save(command)
 
     def announce(self) -> Effects:
-        """Publish the state of every command that the broker may not know."""
+        """Publish how the last job ended, and the state of every command that the broker may not know."""
+        if self._last is not None:
+            yield self._last_result(self._last)
         for command in (*self._book.unfinished(), *self._book.unacknowledged()):
             yield self.publish(command)
 
     def tidy(self, now: Now, online: bool) -> Effects:
         """Clear and forget old commands."""
         yield from self._book.tidy(self._topics, now, online)
+
+    def _last_result(self, command: Command) -> Effect:
+        return announce.twin(self._identity, "last_result", announce.last_result(command))

@@ -34,6 +34,10 @@ CONNECT_TIMEOUT_S = 15.0
 ANSWER_TIMEOUT_S = 5.0
 LINGER_S = 1.0
 STABLE_AFTER_S = 30.0
+# A broker that takes publications and confirms none (one that throttles may do so) gets them again on a new connection. The
+# largest message on a very slow line must be through by then.
+STALLED_AFTER_S = 300.0
+STALL_CHECK_S = 15.0
 UNSUPPORTED_VERSION = 0x84
 
 _VERSIONS = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311}
@@ -74,8 +78,8 @@ class Listener(Protocol):
     def received(self, topic: str, payload: bytes | None, size: int) -> None:
         """A message came; its payload is None when it is too large to keep."""
 
-    def acknowledged(self, handle: int) -> None:
-        """The broker took over the publication with this handle."""
+    def acknowledged(self, handle: int, refusal: str) -> None:
+        """The broker took over the publication with this handle, or, as MQTT 5 can tell, refused it for the reason given."""
 
 
 def link_from(section: BrokerSection, client_id: str) -> Link:
@@ -143,7 +147,7 @@ class Connection:
         self._protocol = "5" if link.protocol == "auto" else link.protocol
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
-        self._client: paho.Client | None = None
+        self._client: _Client | None = None
         self._generation = 0
         self._last: paho.MQTTMessageInfo | None = None
 
@@ -155,6 +159,7 @@ class Connection:
         client, generation = self._client, self._generation
         if client is None:
             return None
+        client.count_publication()
         info = client.publish(topic, payload, qos=1, retain=retain)
         if info.rc != paho.MQTT_ERR_SUCCESS:
             return None
@@ -197,9 +202,27 @@ class Connection:
 
 
 class _Client(paho.Client):
-    """A client that tells when its network thread is over, also when paho or a callback failed at what a broker sent."""
+    """A client that tells when its network thread is over, also when paho or a callback failed at what a broker sent.
+
+    And whether the broker still acknowledges what it gets. Either count is written by one thread only.
+    """
 
     when_over: Callable[[Exception | None], None]
+    _published = _acknowledged = 0
+    _progress = 0.0
+
+    def count_publication(self) -> None:
+        if self._published == self._acknowledged:
+            self._progress = time.monotonic()
+        self._published += 1
+
+    def count_acknowledgement(self) -> None:
+        self._progress = time.monotonic()
+        self._acknowledged += 1
+
+    @property
+    def stalled(self) -> bool:
+        return self._published > self._acknowledged and time.monotonic() - self._progress > STALLED_AFTER_S
 
     def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
         try:
@@ -245,7 +268,10 @@ class _Conversation:
         # write to the socket by itself, and two threads in one TLS connection corrupt it.
         client.loop_start()
         if self._answered.wait(ANSWER_TIMEOUT_S):
-            self._ended.wait()
+            while not self._ended.wait(STALL_CHECK_S):
+                if client.stalled:
+                    self._reason = f"{link.host}:{link.port} acknowledges nothing any more"
+                    client.disconnect()
         client.loop_stop()
         if not self._greeted:
             # A broker that does not know the version may hang up, or wait for ever for the rest of what it misread.
@@ -253,7 +279,7 @@ class _Conversation:
             self._reason = f"{link.host}:{link.port} does not answer as an MQTT broker"
         return self._reason or "the connection was lost"
 
-    def _make_client(self, link: Link) -> paho.Client:
+    def _make_client(self, link: Link) -> _Client:
         owner = self._owner
         client = _Client(
             CallbackAPIVersion.VERSION2,
@@ -281,10 +307,15 @@ class _Conversation:
         client.on_message = self._on_message
         owner._generation += 1
         generation = owner._generation
-        client.on_publish = lambda _client, _data, mid, _code, _properties: owner._listener.acknowledged(_handle(generation, mid))
+
+        def on_publish(_client: paho.Client, _data: Any, mid: int, code: Any, _properties: Any) -> None:
+            client.count_acknowledgement()
+            owner._listener.acknowledged(_handle(generation, mid), code.getName() if code.is_failure else "")
+
+        client.on_publish = on_publish
         return client
 
-    def _on_connect(self, client: paho.Client, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
+    def _on_connect(self, client: paho.Client, _data: Any, _flags: Any, code: Any, properties: Any) -> None:
         self._greeted = True
         self._answered.set()
         if code.is_failure:
@@ -292,6 +323,9 @@ class _Conversation:
             self._reason = f"the broker refused the connection: {code.getName()}"
             client.disconnect()
             return
+        assert isinstance(client, _Client)
+        # paho does not look at it, and a broker hangs up on who sends more before it has acknowledged the first.
+        client._max_inflight_messages = min(client.max_inflight_messages, getattr(properties, "ReceiveMaximum", 65535))
         # From here on publications pass: what the broker kept for us may arrive, and want an answer, before it confirms the
         # subscriptions.
         self._owner._client = client

@@ -61,9 +61,9 @@ class _Adapter:
     def received(self, topic: str, payload: bytes | None, size: int) -> None:
         self._inbox.post(events.Received(topic, payload, size))
 
-    def acknowledged(self, handle: int) -> None:
+    def acknowledged(self, handle: int, refusal: str) -> None:
         # Never waits: paho holds the lock here that the owner needs to publish, and the owner is who makes room.
-        self._inbox.post_now(events.Delivered(handle))
+        self._inbox.post_now(events.Delivered(handle, refusal))
 
 
 class Clock:
@@ -157,7 +157,7 @@ class _Service:
         me = identity.of_this_process(topics, __version__)
         self._connection = self._connect(config, me)
         journal = Journal(state / "journal.db")
-        spool = Spool(state / "spool.db", me.boot_id, config.telemetry.spool_bytes)
+        spool = Spool(state / "spool.db", me.boot_id, config.telemetry)
         control = ControlServer(config.socket_path, self._asked)
         self._control = control
         self._executor = Executor(config, chosen, self._inbox, journal, spool, self._connection, control, adopted.source)
@@ -202,8 +202,12 @@ class _Service:
         self._notifier.alive()
         now = self._clock.now()
         if isinstance(event, events.Delivered):
-            token = self._executor.outbox.acknowledged(event.handle)
-            event = events.Acknowledged(token)
+            token = self._executor.outbox.acknowledged(event.handle, event.refusal)
+            if not token and wait > 0:  # a record, which is nothing to the agent
+                self._executor.outbox.drain()
+                return
+            # What is due does not wait until all of the spool has left.
+            event = events.Acknowledged(token) if token else events.Tick()
         elif isinstance(event, events.Connected):
             self._executor.outbox.begin()
         elif isinstance(event, events.Disconnected):

@@ -5,8 +5,9 @@ from typing import Any
 
 from support.agents import TOPICS
 from support.brokers import Mosquitto
-from support.daemons import Daemon, Fleet
+from support.daemons import TOPICS, Daemon, Fleet
 from support.disks import fill, tiny_disk
+from support.waiting import until
 from support.workers import WORK, honest
 
 
@@ -58,3 +59,18 @@ def test_a_disk_that_fills_during_a_run_loses_nothing(tmp_path: Path, broker: Mo
             seen = len(fleet.seen)
             fleet.order("specialize/1", filler="x" * 50_000)
             assert fleet.wait_status("specialize/1", "successful", "failed", "executing", after=seen)["status"] == "successful"
+
+
+def test_what_finds_no_room_in_the_spool_is_counted_and_told(tmp_path: Path, broker: Mosquitto, fleet: Fleet) -> None:
+    (tmp_path / "state").mkdir()
+    with tiny_disk(tmp_path / "state", "24m") as disk:
+        made = Daemon(tmp_path, broker.url, telemetry={"interval_s": 1.0, "spool_min_free_bytes": 0})
+        with made as daemon:
+            before = fleet.wait_topic(TOPICS.measurement("system")).json
+            ballast = fill(disk)
+            until(lambda: "records that waited for the broker were dropped, 1 so far" in daemon.log, 20)
+            ballast.unlink()
+            counted: Any = fleet.wait(lambda message: b'"dropped_total"' in message.payload).json
+            assert counted["dropped_total"] >= 1
+            assert counted["seq"] > before["seq"]
+            assert daemon.status()["state"] == "idle"

@@ -38,7 +38,7 @@ class Controller:
     def disconnected(self, reason: str, retry_s: float) -> None:
         """Nothing to do: the connection tries again, and whoever waits has a deadline."""
 
-    def acknowledged(self, handle: int) -> None:
+    def acknowledged(self, handle: int, refusal: str) -> None:
         """Nothing to do: the agent's answer is the acknowledgement that counts."""
 
     def received(self, topic: str, payload: bytes | None, size: int) -> None:  # noqa: ARG002
