@@ -43,7 +43,7 @@ class Disk:
             return self._refuse
         return getattr(self.journal, name)
 
-    def _refuse(self, _: Command) -> None:
+    def _refuse(self, *_: object) -> None:
         raise DatabaseFullError("database or disk is full")
 
 

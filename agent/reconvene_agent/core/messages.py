@@ -88,11 +88,15 @@ Args = SpecializeArgs | PlanArgs | CancelArgs | RollbackArgs | PromoteArgs | Pau
 
 
 class Operation(Struct, frozen=True):
-    """One thing a controller can ask for. A job runs in a worker, one at a time; the others are answered at once."""
+    """One thing a controller can ask for. A job runs in a worker, one at a time; the others are answered at once.
+
+    ``guarded`` if it must be signed where keys are trusted: all that does more than answer.
+    """
 
     args: type[Args]
     description: str
     is_job: bool
+    guarded: bool = True
 
 
 OPERATIONS: dict[str, Operation] = {
@@ -103,7 +107,7 @@ OPERATIONS: dict[str, Operation] = {
     "promote": Operation(PromoteArgs, "Let a release that is kept on the board serve.", False),
     "pause": Operation(PauseArgs, "Let the running job keep a checkpoint and wait, and start no other, until resume.", False),
     "resume": Operation(PauseArgs, "Go on after pause.", False),
-    "ping": Operation(PingArgs, "Answer with the agent's state.", False),
+    "ping": Operation(PingArgs, "Answer with the agent's state.", False, guarded=False),
 }
 
 

@@ -29,6 +29,7 @@ from reconvene_agent.daemon.identity import Identity
 from reconvene_agent.daemon.pauses import Guard
 from reconvene_agent.daemon.probe.strain import Strain
 from reconvene_agent.daemon.status import Broker
+from reconvene_agent.daemon.trust import Trust
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
 
 SETTLE_S = 0.5
@@ -41,7 +42,7 @@ Effects = Iterator[Effect]
 class Agent:
     """One agent. ``known`` is what the journal held; ``defaults`` fills in what commands leave out.
 
-    ``guard`` has seen the board already.
+    ``guard`` has seen the board already; ``trust`` knows who may command.
     """
 
     def __init__(
@@ -52,11 +53,12 @@ class Agent:
         defaults: dict[str, Any],
         now: Now,
         guard: Guard,
+        trust: Trust,
     ) -> None:
         self._identity = identity
         self._topics = identity.topics
         self._config = config
-        self._commands = Commands(identity, config, known, defaults, guard)
+        self._commands = Commands(identity, config, known, defaults, guard, trust)
         self._guard = guard
         self._started = now.mono
         self._alarms = Alarms(identity.topics)

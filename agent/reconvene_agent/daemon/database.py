@@ -51,7 +51,7 @@ def _open(path: Path, schema: str, durable: bool) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        connection.execute(schema)
+        connection.executescript(schema)
         # Damage further in would show only when it is read, and then again after every restart.
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from reconvene_agent.core.job import Command
+from reconvene_agent.daemon.trust import Nonce
 
 
 class Save(Struct, frozen=True):
@@ -21,9 +22,16 @@ class Save(Struct, frozen=True):
 
 
 class Forget(Struct, frozen=True):
-    """Remove a command from the journal."""
+    """Remove a command from the journal, but for the ``nonce`` of its signature."""
 
     command: Command
+    nonce: Nonce | None = None
+
+
+class ForgetNonces(Struct, frozen=True):
+    """Remove the nonces of commands that expire by then, in seconds since the epoch; such a command never passes again."""
+
+    until: float
 
 
 class Publish(Struct, frozen=True):
@@ -135,6 +143,7 @@ class Quit(Struct, frozen=True):
 Effect = (
     Save
     | Forget
+    | ForgetNonces
     | Publish
     | Record
     | Launch

@@ -30,6 +30,7 @@ from reconvene_agent.daemon.control import ControlServer, Word
 from reconvene_agent.daemon.executor import Executor
 from reconvene_agent.daemon.inbox import Inbox
 from reconvene_agent.daemon.journal import Journal
+from reconvene_agent.daemon.keyring import trusted_keys
 from reconvene_agent.daemon.mqtt import Connection, Will, link_from
 from reconvene_agent.daemon.notify import Notifier
 from reconvene_agent.daemon.pauses import Guard
@@ -37,6 +38,7 @@ from reconvene_agent.daemon.probe.clock import clock_synchronized
 from reconvene_agent.daemon.probe.device import probe_device
 from reconvene_agent.daemon.probe.strain import read_strain
 from reconvene_agent.daemon.spool import Spool
+from reconvene_agent.daemon.trust import Trust
 
 CLOCK_CHECK_S = 5.0
 GOODBYE_S = 2.0
@@ -116,6 +118,7 @@ def serve(config: Config) -> int:
 class _Service:
     def __init__(self, config: Config) -> None:
         state = config.state_dir
+        keys = trusted_keys(config.security.trusted_keys)
         device = probe_device(state)
         chosen = profile.choose(profile.load_all(), device, config.agent.profile)
         self._clock = Clock(config.agent.trust_clock)
@@ -133,8 +136,11 @@ class _Service:
         defaults = Board(config, chosen, device).defaults
         guard = Guard(chosen.thermal, tuple(map(windows.parse, config.worker.windows)), order.kept(config.pause_path))
         guard.feel(read_strain(HOST), self._clock.now())
-        self._agent = Agent(me, config, journal.load(), defaults, self._clock.now(), guard)
+        trust = Trust(config.device_id, keys, journal.memory())
+        self._agent = Agent(me, config, journal.load(), defaults, self._clock.now(), guard, trust)
         _log.info("%s %s on %s, profile %s", SERVICE, __version__, config.device_id, chosen.name)
+        if keys:
+            _log.info("commands must be signed with one of the keys %s", ", ".join(keys))
 
     def _asked(self, ticket: int, word: Word) -> None:
         self._inbox.post(events.StatusAsked(ticket) if word == "status" else events.PauseAsked(ticket, word == "pause"))
