@@ -18,6 +18,7 @@ from reconvene_agent.core.topics import Topics
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon import events
 from reconvene_agent.daemon.agent import SETTLE_S, Agent
+from reconvene_agent.daemon.certificate import Certificate
 from reconvene_agent.daemon.effects import Effect
 from reconvene_agent.daemon.events import Event
 from reconvene_agent.daemon.identity import Identity
@@ -50,6 +51,7 @@ class AgentBench:
         known: Iterable[Command] = (),
         synchronized: bool = True,
         keys: dict[str, PublicKey] | None = None,
+        certificate: Certificate | None = None,
     ) -> None:
         self.config = config
         self.now = Now(WALL, 1000.0, synchronized)
@@ -58,6 +60,7 @@ class AgentBench:
         self.ordered_by = ""
         """Who, on disk, has paused everything."""
         self.keys = {} if keys is None else keys
+        self.certificate = certificate
         self.nonces: dict[str, float] = {}
         self.floor = float("-inf")
         self.agent = self._make()
@@ -68,7 +71,7 @@ class AgentBench:
         guard = Guard(THERMAL, tuple(map(windows.parse, self.config.worker.windows)), self.ordered_by)
         guard.feel(self.strain, self.now)
         trust = Trust(TOPICS.device, self.keys, Memory(dict(self.nonces), self.floor))
-        return Agent(IDENTITY, self.config, list(self.journal.values()), {}, self.now, guard, trust)
+        return Agent(IDENTITY, self.config, list(self.journal.values()), {}, self.now, guard, trust, self.certificate)
 
     # --- what happens ----------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from reconvene_agent.core.messages import decode_object
 from reconvene_agent.daemon import announce, drift, events, reports, status
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon.alarms import Alarms, Name
+from reconvene_agent.daemon.certificate import Certificate
 from reconvene_agent.daemon.commands import Commands
 from reconvene_agent.daemon.deployed import Deployed
 from reconvene_agent.daemon.drift import Drift
@@ -42,7 +43,8 @@ Effects = Iterator[Effect]
 class Agent:
     """One agent. ``known`` is what the journal held; ``defaults`` fills in what commands leave out.
 
-    ``guard`` has seen the board already; ``trust`` knows who may command.
+    ``guard`` has seen the board already; ``trust`` knows who may command; ``certificate`` is what the
+    agent shows to the broker.
     """
 
     def __init__(
@@ -54,12 +56,14 @@ class Agent:
         now: Now,
         guard: Guard,
         trust: Trust,
+        certificate: Certificate | None = None,
     ) -> None:
         self._identity = identity
         self._topics = identity.topics
         self._config = config
         self._commands = Commands(identity, config, known, defaults, guard, trust)
         self._guard = guard
+        self._certificate = certificate
         self._started = now.mono
         self._alarms = Alarms(identity.topics)
         reserve = 0.0 if config.budget.reserve_mb is UNSET else config.budget.reserve_mb
@@ -159,10 +163,18 @@ class Agent:
         if now.mono >= self._tidy_at:
             self._tidy_at = now.mono + TIDY_EVERY_S
             yield from self._commands.ledger.tidy(now, self._announced)
+            yield from self._look_at_certificate(now)
             if self._config.specialize.new_data_share and self._commands.running is None:
                 yield do.CountData()
         yield from self._commands.supervise(now)
         yield from self._drift.step(self._commands.state == "idle", now)
+
+    def _look_at_certificate(self, now: Now) -> Effects:
+        trouble = None if self._certificate is None else self._certificate.trouble(now)
+        if trouble is None:
+            yield from self._alarms.clear("certificate")
+        else:
+            yield from self._alarms.sound("certificate", *trouble, now.wall)
 
     def _on_worker_said(self, event: WorkerSaid, now: Now) -> Effects:
         if event.key == drift.KEY:

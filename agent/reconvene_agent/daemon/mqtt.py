@@ -26,6 +26,7 @@ from reconvene_agent.core.config import BrokerSection, broker_address
 from reconvene_agent.core.errors import AgentError
 from reconvene_agent.core.messages import MAX_PAYLOAD
 from reconvene_agent.daemon import backoff
+from reconvene_agent.daemon.tls import tls_context
 
 SESSION_EXPIRY_S = 7 * 24 * 3600
 WILL_DELAY_S = 30
@@ -106,26 +107,6 @@ def link_from(section: BrokerSection, client_id: str) -> Link:
     )
 
 
-def tls_context(link: Link) -> ssl.SSLContext:
-    """Return a context that demands TLS 1.2 and a certificate for the host's name.
-
-    Raises:
-        AgentError: a certificate or key file cannot be used.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        if link.ca_file:
-            context.load_verify_locations(link.ca_file)
-        else:
-            context.load_default_certs()
-        if link.cert_file:
-            context.load_cert_chain(link.cert_file, link.key_file)
-    except (OSError, ssl.SSLError) as error:
-        raise AgentError(f"the TLS files of the broker cannot be used: {error}") from error
-    return context
-
-
 class Connection:
     """Connects, and connects again, in a thread of its own until it is closed."""
 
@@ -133,13 +114,13 @@ class Connection:
         """Prepare; ``start`` begins.
 
         Raises:
-            AgentError: the TLS files cannot be used.
+            UsageError: the TLS files cannot be used.
         """
         self._link = link
         self._will = will
         self._subscriptions = subscriptions
         self._listener = listener
-        self._context = tls_context(link) if link.tls else None
+        self._context = tls_context(link.ca_file, link.cert_file, link.key_file) if link.tls else None
         self._protocol = "5" if link.protocol == "auto" else link.protocol
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)

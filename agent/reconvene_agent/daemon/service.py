@@ -24,7 +24,7 @@ from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.kernel.files import HOST
 from reconvene_agent.core.requests import Board
 from reconvene_agent.core.topics import SERVICE, Topics
-from reconvene_agent.daemon import announce, events, identity, order
+from reconvene_agent.daemon import announce, events, identity, order, tls
 from reconvene_agent.daemon.agent import Agent
 from reconvene_agent.daemon.control import ControlServer, Word
 from reconvene_agent.daemon.executor import Executor
@@ -127,6 +127,7 @@ class _Service:
         self._listen_for_signals()
         topics = Topics(config.broker.root, config.device_id)
         me = identity.of_this_process(topics, __version__)
+        certificate = tls.check_files(config.broker)
         self._connection = self._connect(config, me)
         journal = Journal(state / "journal.db")
         spool = Spool(state / "spool.db", me.boot_id, config.telemetry.spool_bytes)
@@ -137,8 +138,11 @@ class _Service:
         guard = Guard(chosen.thermal, tuple(map(windows.parse, config.worker.windows)), order.kept(config.pause_path))
         guard.feel(read_strain(HOST), self._clock.now())
         trust = Trust(config.device_id, keys, journal.memory())
-        self._agent = Agent(me, config, journal.load(), defaults, self._clock.now(), guard, trust)
+        self._agent = Agent(me, config, journal.load(), defaults, self._clock.now(), guard, trust, certificate)
         _log.info("%s %s on %s, profile %s", SERVICE, __version__, config.device_id, chosen.name)
+        if certificate is not None and certificate.name != config.device_id:
+            what = f"the certificate {certificate.file} is for {certificate.name!r}, and this is {config.device_id!r}"
+            _log.warning("%s: a broker that goes by its name keeps this agent from its own topics", what)
         if keys:
             _log.info("commands must be signed with one of the keys %s", ", ".join(keys))
 

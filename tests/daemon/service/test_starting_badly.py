@@ -45,8 +45,19 @@ def test_a_second_daemon_on_the_same_state(tmp_path: Path) -> None:
 def test_a_tls_file_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("rubbish")
     code, lines = failed_start(Daemon(tmp_path, "mqtts://nowhere", broker={"ca_file": str(tmp_path / "ca.pem")}))
-    assert (code, len(lines)) == (EXIT_CODES[ErrorCode.INTERNAL], 1)
-    assert "the TLS files of the broker cannot be used" in lines[0]
+    assert (code, len(lines)) == (EXIT_CODES[ErrorCode.SCHEMA], 1)
+    assert f"error: broker.ca_file: {tmp_path}/ca.pem holds no certificate that can be used: " in lines[0]
+
+
+def test_a_password_that_everybody_may_read(tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("sesame\n")
+    password.chmod(0o644)
+    broker = {"username": "me", "password_file": str(password)}
+    code, lines = failed_start(Daemon(tmp_path, "mqtt://nowhere", broker=broker))
+    assert code == EXIT_CODES[ErrorCode.SCHEMA]
+    what = f"broker.password_file: the password file {password} is open to others (mode 0644)"
+    assert lines == [f"reconvene-agent: error: {what}: chmod o=,g-w {password}"]
 
 
 _WITHOUT_LIBRARY = """
