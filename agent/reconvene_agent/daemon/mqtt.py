@@ -25,8 +25,7 @@ from paho.mqtt.properties import Properties
 from reconvene_agent.core.config import BrokerSection, broker_address
 from reconvene_agent.core.errors import AgentError
 from reconvene_agent.core.messages import MAX_PAYLOAD
-from reconvene_agent.daemon import backoff
-from reconvene_agent.daemon.tls import tls_context
+from reconvene_agent.daemon import backoff, tls
 
 SESSION_EXPIRY_S = 7 * 24 * 3600
 WILL_DELAY_S = 30
@@ -120,7 +119,7 @@ class Connection:
         self._will = will
         self._subscriptions = subscriptions
         self._listener = listener
-        self._context = tls_context(link.ca_file, link.cert_file, link.key_file) if link.tls else None
+        self._context = tls.tls_context(link.ca_file, link.cert_file, link.key_file) if link.tls else None
         self._protocol = "5" if link.protocol == "auto" else link.protocol
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
@@ -181,6 +180,25 @@ class _Client(paho.Client):
     """A client that tells when its network thread is over, also when paho or a callback failed at what a broker sent."""
 
     when_over: Callable[[Exception | None], None]
+    tls_error: ssl.SSLError | None = None
+    """What TLS failed with when something was read: that the broker refuses our certificate is seen no earlier."""
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        try:
+            return super()._sock_recv(bufsize)
+        except ssl.SSLError as error:
+            self.tls_error = error
+            raise
+
+    def hear_last_words(self, connected: ssl.SSLSocket) -> None:
+        """Read why a broker has hung up, where writing to it failed first."""
+        try:
+            connected.settimeout(LINGER_S)
+            connected.recv(1)
+        except ssl.SSLError as error:
+            self.tls_error = self.tls_error or error
+        except (OSError, ValueError):
+            pass  # it has said nothing
 
     def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
         try:
@@ -218,8 +236,7 @@ class _Conversation:
             else:
                 client.connect(link.host, link.port, link.keepalive_s)
         except ssl.SSLError as error:
-            why = getattr(error, "verify_message", "") or error.reason or error
-            return f"TLS with {link.host}:{link.port} failed: {why}"
+            return f"TLS with {link.host}:{link.port} failed: {tls.why(error)}"
         except (OSError, ValueError) as error:
             return f"{link.host}:{link.port} cannot be reached: {getattr(error, 'strerror', None) or error}"
         # paho's own network thread must do all reading and writing: without one, a publication from another thread would
@@ -228,13 +245,15 @@ class _Conversation:
         if self._answered.wait(ANSWER_TIMEOUT_S):
             self._ended.wait()
         client.loop_stop()
-        if not self._greeted:
+        if client.tls_error is not None and not self._greeted:
+            self._reason = f"TLS with {link.host}:{link.port} failed: {tls.why(client.tls_error)}"
+        elif not self._greeted:
             # A broker that does not know the version may hang up, or wait for ever for the rest of what it misread.
             self.wrong_version = True
             self._reason = f"{link.host}:{link.port} does not answer as an MQTT broker"
         return self._reason or "the connection was lost"
 
-    def _make_client(self, link: Link) -> paho.Client:
+    def _make_client(self, link: Link) -> _Client:
         owner = self._owner
         client = _Client(
             CallbackAPIVersion.VERSION2,
@@ -258,7 +277,7 @@ class _Conversation:
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
-        client.on_socket_close = _linger
+        client.on_socket_close = self._on_socket_close
         client.on_message = self._on_message
         owner._generation += 1
         generation = owner._generation
@@ -291,6 +310,11 @@ class _Conversation:
         if not self._reason and code.is_failure:
             self._reason = f"the connection was lost: {code.getName()}"
 
+    def _on_socket_close(self, client: paho.Client, _data: Any, connected: Any) -> None:
+        if not self._greeted and isinstance(client, _Client) and isinstance(connected, ssl.SSLSocket):
+            client.hear_last_words(connected)
+        _linger(connected)
+
     def _on_over(self, error: Exception | None) -> None:
         if error is not None:
             self._reason = f"the connection was given up: {type(error).__name__}: {error}"
@@ -307,7 +331,7 @@ class _Conversation:
         self._owner._listener.received(topic, kept, size)
 
 
-def _linger(_client: paho.Client, _data: Any, connected: Any) -> None:
+def _linger(connected: Any) -> None:
     """Let the broker be the one who hangs up, before paho closes the socket.
 
     A socket closed while the broker is still sending resets the connection. The broker then has lost us, whatever it has not

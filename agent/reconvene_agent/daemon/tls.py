@@ -62,6 +62,17 @@ def tls_context(ca_file: str, cert_file: str, key_file: str) -> ssl.SSLContext:
     return context
 
 
+def why(error: ssl.SSLError) -> str:
+    """Return in a few words why TLS failed: what is wrong with the broker's certificate, or what the broker says of ours."""
+    reason = str(error.reason or "")
+    if reason.endswith("CERTIFICATE_REQUIRED"):
+        return "the broker demands a client certificate: set broker.cert_file and broker.key_file"
+    _, alert, said = reason.partition("_ALERT_")
+    if alert:
+        return f"the broker says: {said.replace('_', ' ').lower()}"
+    return getattr(error, "verify_message", "") or reason or str(error)
+
+
 def _nobody_knows() -> str:
     """Stand in the way of OpenSSL, which would ask on the terminal."""
     raise ValueError("the key is encrypted")

@@ -1,0 +1,170 @@
+"""The Mosquitto of docs/mosquitto, and an amqtt: whole conversations with a real daemon, and who is kept out of what."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from paho.mqtt import client as paho
+
+from support.brokers import HOST, Bus, amqtt
+from support.certificates import authority, certificate
+from support.daemons import TOPICS, Daemon, Fleet, topic_of
+from support.ears import Connect
+from support.shipped import Access, Shipped
+from support.signatures import signed, trusting
+from support.waiting import until
+
+PROTOCOLS = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311}
+BOARD_2 = TOPICS.service.replace("board-1", "board-2")
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shipped]:
+    with Shipped(tmp_path_factory.mktemp("shipped")) as started:
+        yield started
+
+
+def converse(fleet: Fleet, daemon: Daemon, name: str, protocol: str) -> None:
+    """Hold a conversation: a ping, what is refused without a signature, what is done with one, once."""
+    assert fleet.ping(name)["state"] == "idle"
+    assert daemon.status()["broker"]["protocol"] == protocol
+    fleet.order(f"pause/unsigned-{name}")
+    assert fleet.wait_end(f"pause/unsigned-{name}")["error"]["code"] == "BAD_SIGNATURE"
+    command = signed(f"pause/{name}", wall=time.time())
+    for number in (1, 2):
+        fleet.send(topic_of(f"pause/{name}"), command)
+        fleet.wait(lambda _: len(fleet.states(f"pause/{name}")) >= number)  # noqa: B023
+    first, again = fleet.states(f"pause/{name}")[:2]
+    assert first == again
+    assert first["status"] == "successful"
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("access", get_args(Access))
+def test_a_conversation_through_the_shipped_broker(shipped: Shipped, tmp_path: Path, access: Access, protocol: str) -> None:
+    name = f"{access}-{protocol}"
+    settings: dict[str, Any] = {
+        "broker": shipped.broker(access, "board-1", protocol=protocol),
+        "security": {"trusted_keys": str(trusting(tmp_path / "trusted"))},
+    }
+    with (
+        Fleet(shipped.port_for(access), shipped.prepare(access, "fleet")) as fleet,
+        Daemon(tmp_path, **settings) as daemon,
+    ):
+        converse(fleet, daemon, name, protocol)
+        assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("secured", [False, True], ids=["plain", "TLS and password"])
+def test_a_conversation_through_amqtt(connect: Connect, tmp_path: Path, secured: bool) -> None:
+    tls: dict[str, str] = {}
+    broker: dict[str, Any] = {"protocol": "3.1.1"}
+    passwords = None
+    if secured:
+        from pwdlib.hashers.argon2 import Argon2Hasher
+
+        ca = authority(tmp_path, "ca")
+        made, key = certificate(ca, "server", "IP:127.0.0.1")
+        tls = {"certfile": str(made), "keyfile": str(key)}
+        passwords, mine = tmp_path / "passwords", tmp_path / "password"
+        passwords.write_text(f"board-1:{Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1).hash('sesame')}\n")
+        mine.write_text("sesame\n")
+        mine.chmod(0o600)
+        broker |= {"ca_file": str(ca), "username": "board-1", "password_file": str(mine)}
+
+    def let_in(client: paho.Client) -> None:
+        if secured:
+            client.tls_set(str(ca))
+            client.username_pw_set("board-1", "sesame")
+
+    with amqtt(passwords, **tls) as port:
+        broker["url"] = f"{'mqtts' if secured else 'mqtt'}://{HOST}:{port}"
+        settings = {"broker": broker, "security": {"trusted_keys": str(trusting(tmp_path / "trusted"))}}
+        with Fleet(port, let_in, paho.MQTTv311) as fleet, Daemon(tmp_path, **settings) as daemon:
+            converse(fleet, daemon, "x", "3.1.1")
+        if secured:
+            _, ear = connect(port, protocol="3.1.1", tls=True, ca_file=broker["ca_file"], username="board-1", password="open")
+            assert ear.next("connected", "disconnected")[1].startswith("the broker refused the connection: ")
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("access", get_args(Access))
+def test_a_board_neither_hears_nor_speaks_for_another(shipped: Shipped, access: Access, protocol: str) -> None:
+    """What is forbidden goes first, what is allowed after it over the same connections: so it has not just been late."""
+    port, version, name = shipped.port_for(access), PROTOCOLS[protocol], f"{access}-{protocol}"
+    own, foreign = (f"{service}/cmd/ping/{name}" for service in (BOARD_2, TOPICS.service))
+    with (
+        Fleet(port, shipped.prepare(access, "fleet")) as fleet,
+        Bus(port, shipped.prepare(access, "board-2"), version) as board,
+    ):
+        fleet.send(foreign, b"1", retain=False)
+        fleet.send(own, b"2", retain=False)
+        board.wait_topic(own)
+        assert all(topic.startswith(f"{BOARD_2}/") for topic in board.topics()), "though it has subscribed to everything"
+        for topic in (TOPICS.health, foreign, "te/device/board-2/service/other/x", f"fleet/{name}", f"$SYS/{name}"):
+            board.send(topic, b"forged", retain=False)
+        board.send(f"{BOARD_2}/e/{name}", b"true", retain=False)
+        fleet.wait_topic(f"{BOARD_2}/e/{name}")
+        assert b"forged" not in [message.payload for message in fleet.seen]
+
+
+@pytest.mark.parametrize(("user", "allowed"), [("fleet", True), ("viewer", False)])
+def test_a_controller_commands_and_a_viewer_only_looks(shipped: Shipped, user: str, allowed: bool) -> None:
+    with (
+        Bus(shipped.port, shipped.prepare("certificate", user)) as person,
+        Bus(shipped.port, shipped.prepare("certificate", "board-2")) as board,
+    ):
+        person.send(f"{BOARD_2}/twin/model", b"forged", retain=False)
+        person.send(f"{BOARD_2}/cmd/ping/{user}", b"asked", retain=False)
+        board.send(f"{BOARD_2}/e/{user}", b"after", retain=False)
+        person.wait_topic(f"{BOARD_2}/e/{user}")
+        board.wait_topic(f"{BOARD_2}/e/{user}")
+        heard = [message.payload for message in board.seen]
+        assert b"forged" not in heard
+        assert (b"asked" in heard) is allowed
+
+
+def refused(daemon: Daemon, words: str) -> None:
+    """Wait until the status says why there is no broker."""
+    until(lambda: daemon.status()["broker"]["reason"] not in ("", "not connected yet"))
+    status = daemon.status()
+    assert words in status["broker"]["reason"]
+    assert status["broker"]["connected"] is False
+    assert f"no broker: {status['broker']['reason']}" in status["problems"]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("mistake", ["name", "authority", "password", "user", "no certificate", "expired"])
+def test_why_a_broker_is_not_reached_stands_in_the_status(shipped: Shipped, tmp_path: Path, mistake: str, protocol: str) -> None:
+    access: Access = "certificate" if mistake in ("no certificate", "expired") else "password"
+    broker = shipped.broker(access, "board-1", protocol=protocol)
+    reasons = {
+        "name": "certificate is not valid for 'localhost'",
+        "authority": "unable to get local issuer certificate",
+        "password": "the broker refused the connection: ",
+        "user": "the broker refused the connection: ",
+        "no certificate": "the broker demands a client certificate: set broker.cert_file and broker.key_file",
+        "expired": " failed: the broker says: certificate expired",
+    }
+    if mistake == "name":
+        broker["url"] = broker["url"].replace(HOST, "localhost")
+    elif mistake == "authority":
+        broker["ca_file"] = str(authority(tmp_path, "theirs"))
+    elif mistake == "password":
+        wrong = tmp_path / "password"
+        wrong.write_text("open\n")
+        wrong.chmod(0o600)
+        broker["password_file"] = str(wrong)
+    elif mistake == "user":
+        broker["username"] = "board-9"
+    elif mistake == "no certificate":
+        del broker["cert_file"], broker["key_file"]
+    else:
+        made, key = certificate(shipped.ca, "late", "DNS:late", days=0)
+        broker |= {"cert_file": str(made), "key_file": str(key)}
+    with Daemon(tmp_path, broker=broker) as daemon:
+        refused(daemon, reasons[mistake])
