@@ -3,6 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from reconvene_agent.core import signing
 from reconvene_agent.core.clock import Now, rfc3339
@@ -132,3 +135,74 @@ def test_what_was_never_looked_at_uses_no_nonce() -> None:
     for broken in ({"args": {}}, {**request, "sig": 5}, {**request, "expires_at": "x"}):
         assert nonce_of(known("plan/1", broken)) is None
     assert ErrorCode.REPLAYED.retryable is ErrorCode.BAD_SIGNATURE.retryable is False
+
+
+class Replays(RuleBasedStateMachine):
+    """Whatever happens to clock, journal and agent, what was accepted once is never accepted again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock, self.synchronized, self.number = 0, True, 0
+        self.accepted: dict[str, Command] = {}
+        self.journal: dict[str, Command] = {}
+        self.nonces: dict[str, float] = {}
+        self.floor = float("-inf")
+        self.restart()
+
+    @property
+    def now(self) -> Now:
+        return Now(WALL + self.clock, 0.0, self.synchronized)
+
+    @rule()
+    def restart(self) -> None:
+        self.trust = Trust("board-1", TRUSTED, Memory(dict(self.nonces), self.floor))
+
+    @rule(clock=st.integers(-4000, 8000), synchronized=st.booleans())
+    def set_clock(self, clock: int, synchronized: bool) -> None:
+        self.clock, self.synchronized = clock, synchronized
+
+    @rule(lifetime=st.integers(1, 5000), issued=st.integers(-3000, 5000))
+    def command(self, lifetime: int, issued: int) -> None:
+        self.number += 1
+        label = f"plan/{self.number}"
+        sig = {"key": PUBLIC.id, "nonce": f"{self.number:032}", "value": "x"}
+        request = {"issued_at": WALL + issued, "expires_at": WALL + issued + lifetime, "sig": sig}
+        if self.passes(label, request):
+            self.accepted[label] = self.journal[label] = known(label, request)
+
+    @precondition(lambda self: self.journal)
+    @rule(data=st.data())
+    def forget(self, data: st.DataObject) -> None:
+        command = self.journal.pop(data.draw(st.sampled_from(sorted(self.journal))))
+        nonce = self.trust.retire(command)
+        assert nonce is not None
+        self.nonces[nonce.name] = nonce.expires_at
+
+    @rule()
+    def tidy(self) -> None:
+        until = self.trust.forgettable(self.now)
+        if until is not None:
+            self.nonces = {name: time for name, time in self.nonces.items() if time > until}
+            self.floor = until
+        assert len(self.nonces) <= trusts.MAX_NONCES
+
+    def passes(self, label: str, request: dict[str, Any]) -> bool:
+        expired = self.synchronized and request["expires_at"] <= self.now.wall  # the intake looks at that itself
+        return not expired and verdict(self.trust, label, request, *self.journal.values(), now=self.now) == ""
+
+    @invariant()
+    def nothing_passes_twice(self) -> None:
+        again = [label for label, command in self.accepted.items() if self.passes(label, command.request)]
+        assert again == []
+
+
+@pytest.mark.usefixtures("_few_nonces")
+class TestReplays(Replays.TestCase):  # type: ignore[misc]
+    settings = settings(max_examples=60, stateful_step_count=30)
+
+
+@pytest.fixture
+def _few_nonces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let few nonces be kept, and take every signature for a good one: what is looked at is what is remembered."""
+    monkeypatch.setattr(trusts, "MAX_NONCES", 4)
+    monkeypatch.setattr(signing, "verify", lambda _keys, _op, _device, _id, request: signing.sig_of(request))

@@ -10,10 +10,11 @@ from typing import Any, get_args
 import pytest
 from paho.mqtt import client as paho
 
+from reconvene_agent.daemon.mqtt import Connection, Link
 from support.brokers import HOST, Bus, amqtt
 from support.certificates import authority, certificate
 from support.daemons import TOPICS, Daemon, Fleet, topic_of
-from support.ears import Connect
+from support.ears import Connect, Ear
 from support.shipped import Access, Shipped
 from support.signatures import signed, trusting
 from support.waiting import until
@@ -168,3 +169,37 @@ def test_why_a_broker_is_not_reached_stands_in_the_status(shipped: Shipped, tmp_
         broker |= {"cert_file": str(made), "key_file": str(key)}
     with Daemon(tmp_path, broker=broker) as daemon:
         refused(daemon, reasons[mistake])
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_who_takes_the_client_id_of_another_gets_none_of_its_messages(shipped: Shipped, protocol: str) -> None:
+    """The session of a board that is away, with a command that waits for it, is taken over by a stolen board."""
+    own, foreign = (f"{service}/cmd/ping/taken-{protocol}" for service in (BOARD_2, TOPICS.service))
+
+    def come(user: str) -> tuple[Connection, Ear]:
+        files = {"ca_file": shipped.ca, "cert_file": shipped.folder / f"{user}.pem", "key_file": shipped.folder / f"{user}.key"}
+        texts = {name: str(file) for name, file in files.items()}
+        link = Link(HOST, shipped.port, f"taken-{protocol}", protocol, 30, tls=True, **texts)
+        ear = Ear()
+        connection = Connection(link, None, (own, foreign), ear)
+        connection.start()
+        return connection, ear
+
+    def heard(ear: Ear, last: object) -> list[object]:
+        """Return all that is heard, payloads and words, until something is heard."""
+        found: list[object] = []
+        while last not in found:
+            event = ear.next("connected", "received")
+            found.append(event[2] if event[0] == "received" else event[0])
+        return found
+
+    first, ear = come("board-1")
+    ear.next("connected")
+    first.close(5)
+    with Fleet(shipped.port, shipped.prepare("certificate", "fleet")) as fleet:
+        fleet.send(foreign, b"secret", retain=False)
+        thief, ear = come("board-2")
+        before = heard(ear, "connected")
+        fleet.send(own, b"its own", retain=False)
+        assert before + heard(ear, b"its own") == ["connected", b"its own"]
+        thief.close(5)
