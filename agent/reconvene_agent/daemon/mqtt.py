@@ -35,6 +35,7 @@ ANSWER_TIMEOUT_S = 5.0
 LINGER_S = 1.0
 STABLE_AFTER_S = 30.0
 UNSUPPORTED_VERSION = 0x84
+NOT_AUTHORIZED = 0x87
 
 _VERSIONS = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311}
 
@@ -220,6 +221,7 @@ class _Conversation:
         self.established = False
         self.wrong_version = False
         self._greeted = False
+        self._generation = 0
         self._answered = threading.Event()
         self._ended = threading.Event()
 
@@ -279,9 +281,9 @@ class _Conversation:
         client.on_disconnect = self._on_disconnect
         client.on_socket_close = self._on_socket_close
         client.on_message = self._on_message
+        client.on_publish = self._on_publish
         owner._generation += 1
-        generation = owner._generation
-        client.on_publish = lambda _client, _data, mid, _code, _properties: owner._listener.acknowledged(_handle(generation, mid))
+        self._generation = owner._generation
         return client
 
     def _on_connect(self, client: paho.Client, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
@@ -305,6 +307,14 @@ class _Conversation:
             return
         self.established = True
         self._owner._listener.connected(self._protocol)
+
+    def _on_publish(self, client: paho.Client, _data: Any, mid: int, code: Any, _properties: Any) -> None:
+        if code.value == NOT_AUTHORIZED:
+            # MQTT 5 alone tells. What was refused must not count as delivered.
+            self._reason = "the broker does not let us publish on our own topics: the name it knows us by must be the device id"
+            client.disconnect()
+            return
+        self._owner._listener.acknowledged(_handle(self._generation, mid))
 
     def _on_disconnect(self, _client: paho.Client, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
         if not self._reason and code.is_failure:

@@ -131,8 +131,13 @@ def test_a_controller_commands_and_a_viewer_only_looks(shipped: Shipped, user: s
 
 def refused(daemon: Daemon, words: str) -> None:
     """Wait until the status says why there is no broker."""
-    until(lambda: daemon.status()["broker"]["reason"] not in ("", "not connected yet"))
-    status = daemon.status()
+
+    def told() -> dict[str, Any] | None:
+        status = daemon.status()
+        return status if status["broker"]["reason"] not in ("", "not connected yet") else None
+
+    status = until(told)
+    assert status is not None
     assert words in status["broker"]["reason"]
     assert status["broker"]["connected"] is False
     assert f"no broker: {status['broker']['reason']}" in status["problems"]
@@ -169,6 +174,22 @@ def test_why_a_broker_is_not_reached_stands_in_the_status(shipped: Shipped, tmp_
         broker |= {"cert_file": str(made), "key_file": str(key)}
     with Daemon(tmp_path, broker=broker) as daemon:
         refused(daemon, reasons[mistake])
+
+
+@pytest.mark.parametrize("access", get_args(Access))
+def test_a_board_under_another_name_is_told_and_keeps_what_it_had_to_say(
+    shipped: Shipped, tmp_path: Path, access: Access
+) -> None:
+    with Daemon(tmp_path, broker=shipped.broker(access, "board-2", protocol="5")) as daemon:
+        refused(daemon, "does not let us publish on our own topics: the name it knows us by must be the device id")
+        assert ("is for 'board-2', and this is 'board-1'" in daemon.log) is (access == "certificate")
+        assert daemon.stop() == 0
+    with (
+        Fleet(shipped.port_for(access), shipped.prepare(access, "fleet")) as fleet,
+        Daemon(tmp_path, broker=shipped.broker(access, "board-1")),
+    ):
+        measurements = [fleet.wait(lambda message: message.topic == TOPICS.measurement("system")).json]
+        assert measurements[0]["seq"] == 1, "the first one, which was refused before"
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
