@@ -11,6 +11,8 @@ from reconvene_agent.core.keys import refuse_exposed
 from reconvene_agent.daemon.certificate import Certificate, read_certificate
 
 _FILES = ("ca_file", "cert_file", "key_file", "password_file")
+_MOST = 65536
+"""What is looked at of a file, in characters; that of the authorities may be far larger."""
 _SECRETS = {"key_file": "the private key", "password_file": "the password file"}
 
 
@@ -80,7 +82,8 @@ def _nobody_knows() -> str:
 
 def _content(name: str, file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8", errors="replace")
+        with file.open(encoding="utf-8", errors="replace") as opened:
+            return opened.read(_MOST)
     except OSError as error:
         raise UsageError(f"broker.{name}: {file} cannot be read: {error.strerror or error}") from error
 
