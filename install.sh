@@ -135,7 +135,7 @@ run_tests() {
     have openssl || missing="$missing openssl"
     # shellcheck disable=SC2086  # a list of packages
     [ -z "$missing" ] || need_packages $missing
-    set_up worker,demo,test
+    set_up worker,demo,signing,test
     bin="$HERE/.venv/bin"
     cd "$HERE"
     say "ruff, mypy, import contracts, shellcheck"
@@ -154,7 +154,7 @@ install_service() {
     make_venv "$PREFIX/venv"
     install_torch "$PREFIX/venv"
     say "installing reconvene-agent into $PREFIX"
-    "$PREFIX/venv/bin/python" -m pip install -q --upgrade --constraint "$CONSTRAINTS" "${HERE}[worker]"
+    "$PREFIX/venv/bin/python" -m pip install -q --upgrade --constraint "$CONSTRAINTS" "${HERE}[worker,signing]"
     # Without bytecode at hand every start of the daemon compiles it anew, in memory.
     "$PREFIX/venv/bin/python" -m compileall -q "$PREFIX/venv/lib" >/dev/null || true
     ln -sf "$PREFIX/venv/bin/reconvene-agent" /usr/local/bin/reconvene-agent

@@ -12,7 +12,8 @@ from reconvene_agent.core.messages import OPERATIONS
 from reconvene_agent.core.protocol import Done
 from reconvene_agent.daemon import alarms, events
 from reconvene_agent.daemon import effects as do
-from reconvene_agent.daemon.agent import SETTLE_S
+from reconvene_agent.daemon.agent import SETTLE_S, TIDY_EVERY_S
+from reconvene_agent.daemon.certificate import Certificate
 from support.agents import CONFIG, IDENTITY, TOPICS, WALL, AgentBench
 from support.values import NASTY_JSON, device, json_values, release
 
@@ -297,3 +298,19 @@ def test_no_message_breaks_it(messages: list[tuple[str, bytes]]) -> None:
     assert bench.statuses("ping/last") == ["successful"]
     assert bench.agent.due(bench.now) < float("inf")
     assert IDENTITY.topics == TOPICS
+
+
+def test_a_certificate_that_is_about_to_expire_is_an_alarm_until_it_is_replaced() -> None:
+    ends = WALL + 86400.0
+    bench = AgentBench(certificate=Certificate("/etc/board.crt", "board-1", WALL - 90 * 86400, ends))
+    bench.post(events.Started())
+    bench.connect()
+    bench.wait(TIDY_EVERY_S)
+    text = "the certificate /etc/board.crt expires on 2026-01-02T00:00:00.000Z: put a new one there and restart"
+    assert bench.agent.status(bench.now)["problems"] == [text]
+    alarm = msgspec.json.decode([e.payload for e in bench.done(do.Publish) if e.topic == TOPICS.alarm("certificate")][-1])
+    assert (alarm["text"], alarm["severity"]) == (text, "minor")
+    bench.certificate = None
+    bench.restart()
+    bench.connect()
+    assert bench.agent.status(bench.now)["problems"] == []

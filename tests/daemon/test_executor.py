@@ -24,6 +24,7 @@ from reconvene_agent.daemon.inbox import Inbox
 from reconvene_agent.daemon.journal import Journal
 from reconvene_agent.daemon.probe.strain import Strain
 from reconvene_agent.daemon.spool import Spool
+from reconvene_agent.daemon.trust import Nonce
 from support.agents import WALL
 from support.spools import open_spool, waiting
 from support.values import profile
@@ -41,11 +42,11 @@ class Disk:
         self.full = False
 
     def __getattr__(self, name: str) -> Any:
-        if self.full and name in ("save", "forget"):
+        if self.full and name in ("save", "forget", "forget_nonces"):
             return self._refuse
         return getattr(self.journal, name)
 
-    def _refuse(self, _: Command) -> None:
+    def _refuse(self, *_: object) -> None:
         raise DatabaseFullError("database or disk is full")
 
 
@@ -122,6 +123,17 @@ def test_what_is_forgotten_meanwhile_does_not_come_back(executor: Executor, disk
     executor.carry_out([do.Forget(command())])
     executor.carry_out([])
     assert disk.journal.load() == []
+
+
+def test_nonces_outlive_their_commands_and_are_forgotten_in_their_turn(executor: Executor, disk: Disk) -> None:
+    executor.carry_out([do.Forget(command(), Nonce("key:1", WALL)), do.Forget(command(), Nonce("key:2", WALL + 1))])
+    assert disk.journal.memory().nonces == {"key:1": WALL, "key:2": WALL + 1}
+    executor.carry_out([do.ForgetNonces(WALL)])
+    assert (disk.journal.memory().nonces, disk.journal.memory().floor) == ({"key:2": WALL + 1}, WALL)
+    disk.full = True
+    executor.carry_out([do.ForgetNonces(WALL + 1)])
+    disk.full = False
+    assert disk.journal.memory().nonces == {"key:2": WALL + 1}, "one too many does no harm"
 
 
 def test_the_last_chance_to_store_is_at_the_end(config: Config, inbox: Inbox, disk: Disk, spool: Spool, tmp_path: Path) -> None:

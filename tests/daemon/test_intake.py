@@ -24,7 +24,7 @@ KNOWN = Command("plan", "1", REQUEST, digest_of(REQUEST), WALL, WALL, Status.EXE
 
 def sort(payload: bytes, known: Command | None = None, now: Now = NOW, topic: CommandTopic = TOPIC) -> intake.Intake:
     event = Received(command_topic(f"{topic.op}/{topic.id}"), payload, len(payload))
-    return intake.sort_message(event, topic, known, now, {})
+    return intake.sort_message(event, topic, known, now, {}, lambda _: None)
 
 
 def init(**fields: Any) -> bytes:

@@ -25,6 +25,7 @@ from reconvene_agent.daemon.events import Event
 from reconvene_agent.daemon.pauses import CALM_S, Guard
 from reconvene_agent.daemon.probe.strain import Strain
 from reconvene_agent.daemon.running import REVISIONS_AHEAD
+from reconvene_agent.daemon.trust import Memory, Trust
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
 from support.agents import CONFIG, IDENTITY, THERMAL, TOPICS, WALL, key
 
@@ -83,7 +84,7 @@ class World(RuleBasedStateMachine):
         self.connected, self.worker, self.quit = False, None, False
         guard = Guard(THERMAL, (windows.parse("00:00-00:10"), windows.parse("00:20-23:50")), self.ordered_by)
         guard.feel(self.strain, self.now)
-        self.agent = Agent(IDENTITY, CONFIG, list(self.journal.values()), {}, self.now, guard)
+        self.agent = Agent(IDENTITY, CONFIG, list(self.journal.values()), {}, self.now, guard, Trust("board-1", {}, Memory()))
         self.post(events.Started())
 
     def post(self, event: Event) -> None:

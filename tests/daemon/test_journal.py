@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.job import Command, Failure, Status, Step, advance
 from reconvene_agent.daemon.database import DatabaseFullError
 from reconvene_agent.daemon.journal import Journal
+from reconvene_agent.daemon.trust import Memory, Nonce
 from support.agents import WALL
 from support.disks import fill, tiny_disk
 from support.values import NASTY_JSON
@@ -37,6 +39,50 @@ def test_commands_survive_a_restart(tmp_path: Path) -> None:
     journal.close()
     journal = Journal(tmp_path / "journal.db")
     assert sorted(journal.load(), key=lambda found: found.id) == [command(1), full]
+    journal.close()
+
+
+def test_a_forgotten_command_leaves_its_nonce_until_that_is_forgotten_too(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.db")
+    assert journal.memory() == Memory(floor=0.0, begun=0.0)
+    for number in (1, 2, 3):
+        journal.save(command(number))
+        journal.forget(command(number), Nonce(f"key:{number}", WALL + number) if number > 1 else None)
+    for _ in range(2):
+        assert journal.load() == []
+        assert journal.memory() == Memory({"key:2": WALL + 2, "key:3": WALL + 3}, 0.0, 0.0)
+        journal.close()
+        journal = Journal(tmp_path / "journal.db")
+    journal.forget_nonces(WALL + 2)
+    for _ in range(2):
+        assert journal.memory() == Memory({"key:3": WALL + 3}, WALL + 2, 0.0)
+        journal.close()
+        journal = Journal(tmp_path / "journal.db")
+    journal.close()
+
+
+def test_a_journal_in_place_of_a_damaged_one_remembers_since_when(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    path.write_bytes(b"rubbish" * 1000)
+    os.utime(path, (WALL, 4e9))
+    journal = Journal(path)
+    for _ in range(2):
+        assert journal.memory().begun == 4e9, "of the clock and the damaged file the later time"
+        journal.close()
+        path.with_name("journal.db.broken").unlink(missing_ok=True)
+        journal = Journal(path)
+    journal.close()
+
+
+def test_a_journal_of_an_earlier_version_gets_room_for_nonces(tmp_path: Path) -> None:
+    old = sqlite3.connect(tmp_path / "journal.db")
+    old.execute("CREATE TABLE commands (label TEXT PRIMARY KEY, state BLOB NOT NULL) WITHOUT ROWID")
+    old.execute("INSERT INTO commands VALUES (?, ?)", ("plan/1", msgspec.json.encode(command())))
+    old.commit()
+    old.close()
+    journal = Journal(tmp_path / "journal.db")
+    assert journal.load() == [command()]
+    assert journal.memory() == Memory(floor=0.0, begun=0.0)
     journal.close()
 
 

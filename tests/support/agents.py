@@ -11,6 +11,7 @@ from reconvene_agent.core import windows
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.config import AgentSection, BrokerSection, Config, WorkerSection
 from reconvene_agent.core.job import Command, Status, digest_of
+from reconvene_agent.core.keys import PublicKey
 from reconvene_agent.core.overlay import Overlay
 from reconvene_agent.core.profile import Thermal
 from reconvene_agent.core.protocol import Upward
@@ -18,11 +19,13 @@ from reconvene_agent.core.topics import Topics
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon import events
 from reconvene_agent.daemon.agent import SETTLE_S, Agent
+from reconvene_agent.daemon.certificate import Certificate
 from reconvene_agent.daemon.effects import Effect
 from reconvene_agent.daemon.events import Event
 from reconvene_agent.daemon.identity import Identity
 from reconvene_agent.daemon.pauses import LOOK_EVERY_S, Guard
 from reconvene_agent.daemon.probe.strain import Strain
+from reconvene_agent.daemon.trust import Memory, Trust
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
 
 TOPICS = Topics("te", "board-1")
@@ -43,7 +46,14 @@ E = TypeVar("E", bound=Effect)
 class AgentBench:
     """An agent on the bench. ``journal`` holds what its Save effects stored; whenever it looks, the board is as ``strain``."""
 
-    def __init__(self, config: Config = CONFIG, known: Iterable[Command] = (), synchronized: bool = True) -> None:
+    def __init__(
+        self,
+        config: Config = CONFIG,
+        known: Iterable[Command] = (),
+        synchronized: bool = True,
+        keys: dict[str, PublicKey] | None = None,
+        certificate: Certificate | None = None,
+    ) -> None:
         self.config = config
         self.now = Now(WALL, 1000.0, synchronized)
         self.journal = {command.label: command for command in known}
@@ -52,6 +62,10 @@ class AgentBench:
         """What, on disk, commands have changed of the settings."""
         self.ordered_by = ""
         """Who, on disk, has paused everything."""
+        self.keys = {} if keys is None else keys
+        self.certificate = certificate
+        self.nonces: dict[str, float] = {}
+        self.floor = float("-inf")
         self.agent = self._make()
         self.effects: list[Effect] = []
         """Everything since the last ``forget``, in order."""
@@ -59,7 +73,9 @@ class AgentBench:
     def _make(self) -> Agent:
         guard = Guard(THERMAL, tuple(map(windows.parse, self.config.worker.windows)), self.ordered_by)
         guard.feel(self.strain, self.now)
-        return Agent(IDENTITY, self.config, list(self.journal.values()), {}, self.now, guard, self.overlay)
+        trust = Trust(TOPICS.device, self.keys, Memory(dict(self.nonces), self.floor))
+        known = list(self.journal.values())
+        return Agent(IDENTITY, self.config, known, {}, self.now, guard, trust, self.certificate, self.overlay)
 
     # --- what happens ----------------------------------------------------------------------------------------------------
 
@@ -71,6 +87,11 @@ class AgentBench:
                 self.journal[effect.command.label] = effect.command
             elif isinstance(effect, do.Forget):
                 self.journal.pop(effect.command.label, None)
+                if effect.nonce is not None:
+                    self.nonces[effect.nonce.name] = effect.nonce.expires_at
+            elif isinstance(effect, do.ForgetNonces):
+                self.nonces = {name: time for name, time in self.nonces.items() if time > effect.until}
+                self.floor = effect.until
             elif isinstance(effect, do.KeepPause):
                 self.ordered_by = effect.ordered_by
         self.effects += effects

@@ -53,12 +53,15 @@ class Mosquitto:
         folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         self._config = folder / "mosquitto.conf"
-        self._config.write_text(
+        self._config.write_text(self._written(folder, settings))
+        self._program = program
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def _written(self, folder: Path, settings: str) -> str:
+        return (
             f"listener {self.port} {HOST}\npersistence true\npersistence_location {folder}/\nuser root\n"
             f"max_queued_messages 0\nlog_dest file {folder}/mosquitto.log\n{settings}"
         )
-        self._program = program
-        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         self._process = subprocess.Popen(
@@ -92,11 +95,10 @@ class Mosquitto:
 
 
 _AMQTT = """
-import asyncio, sys
+import asyncio, json, sys
 from amqtt.broker import Broker
 async def main():
-    auth = {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}}
-    broker = Broker({"listeners": {"default": {"type": "tcp", "bind": sys.argv[1]}}, "plugins": auth})
+    broker = Broker(json.loads(sys.argv[1]))
     await broker.start()
     await asyncio.Event().wait()
 asyncio.run(main())
@@ -104,11 +106,23 @@ asyncio.run(main())
 
 
 @contextmanager
-def amqtt() -> Iterator[int]:
-    """Run an amqtt, which speaks MQTT 3.1.1 only, and hangs on anything newer; yield its port."""
+def amqtt(passwords: Path | None = None, **tls: str) -> Iterator[int]:
+    """Run an amqtt, which speaks MQTT 3.1.1 only, and hangs on anything newer; yield its port.
+
+    With ``passwords`` it wants a user of that file; ``tls`` names ``certfile`` and ``keyfile``.
+    """
     port = free_port()
+    listener = {"type": "tcp", "bind": f"{HOST}:{port}", "ssl": bool(tls), **tls}
+    kind, settings = (
+        ("AnonymousAuthPlugin", {"allow_anonymous": True})
+        if passwords is None
+        else ("FileAuthPlugin", {"password_file": str(passwords)})
+    )
+    settings_json = msgspec.json.encode(
+        {"listeners": {"default": listener}, "plugins": {f"amqtt.plugins.authentication.{kind}": settings}}
+    ).decode()
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", _AMQTT, f"{HOST}:{port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-W", "ignore", "-c", _AMQTT, settings_json], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         until(lambda: listening(port), 20)
@@ -133,19 +147,23 @@ class Message(Struct, frozen=True):
 class Bus:
     """A client of the broker that sees every message and can publish: the fleet's controller.
 
-    Its session outlives a connection, so it misses nothing while the broker is away.
+    Its session outlives a connection, so it misses nothing while the broker is away. ``prepare`` gives the client what the
+    broker asks for, ``protocol`` is the version of MQTT it speaks.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, prepare: Callable[[paho.Client], object] = lambda _: None, protocol: int = paho.MQTTv5) -> None:
         self.seen: list[Message] = []
         self._news = threading.Condition()
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=protocol)
+        prepare(self._client)
         ready = threading.Event()
         self._client.on_connect = lambda client, *_: client.subscribe("#", 1)
         self._client.on_subscribe = lambda *_: ready.set()
         self._client.on_message = self._on_message
-        session = Properties(PacketTypes.CONNECT)
-        session.SessionExpiryInterval = 600
+        session = None
+        if protocol == paho.MQTTv5:
+            session = Properties(PacketTypes.CONNECT)
+            session.SessionExpiryInterval = 600
         self._client.connect(HOST, port, properties=session)
         self._client.loop_start()
         assert ready.wait(10)

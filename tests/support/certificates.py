@@ -24,13 +24,16 @@ def authority(folder: Path, name: str) -> Path:
     return certificate
 
 
-def certificate(ca: Path, name: str, alternative: str) -> tuple[Path, Path]:
-    """Make a certificate for ``alternative``, such as ``IP:127.0.0.1``, signed by an authority; return it and its key."""
+def certificate(ca: Path, name: str, alternative: str, days: int = 2) -> tuple[Path, Path]:
+    """Make a certificate for ``alternative``, such as ``IP:127.0.0.1``, signed by an authority; return it and its key.
+
+    With 0 ``days`` it has expired within a second.
+    """
     made, key, request, extension = (ca.parent / f"{name}.{suffix}" for suffix in ("pem", "key", "csr", "ext"))
     _openssl("req", *_CURVE, "-subj", f"/CN={name}", "-keyout", str(key), "-out", str(request))
     extension.write_text(f"subjectAltName={alternative}\n")
     _openssl(
         "x509", "-req", "-in", str(request), "-CA", str(ca), "-CAkey", str(ca.with_suffix(".key")), "-CAcreateserial",
-        "-days", "2", "-extfile", str(extension), "-out", str(made),
+        "-days", str(days), "-extfile", str(extension), "-out", str(made),
     )  # fmt: skip
     return made, key

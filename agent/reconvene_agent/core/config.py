@@ -155,11 +155,18 @@ class DriftSection(Struct, frozen=True, forbid_unknown_fields=True):
     auto: bool = False
 
 
+class SecuritySection(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who may command. ``trusted_keys`` is a folder of public keys, NAME.pem; when it is set, commands must be signed."""
+
+    trusted_keys: str = ""
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
     agent: AgentSection = AgentSection()
     broker: BrokerSection = BrokerSection()
+    security: SecuritySection = SecuritySection()
     worker: WorkerSection = WorkerSection()
     telemetry: TelemetrySection = TelemetrySection()
     specialize: SpecializeSection = SpecializeSection()
@@ -284,6 +291,8 @@ def _cross_checks(config: Config) -> list[str]:
         value = getattr(config.agent, name)
         if value and not Path(value).is_absolute():
             problems.append(f"agent.{name}: must be an absolute path")
+    if config.security.trusted_keys and not Path(config.security.trusted_keys).is_absolute():
+        problems.append("security.trusted_keys: must be an absolute path")
     for name in ("ca_file", "cert_file", "key_file", "password_file"):
         value = getattr(broker, name)
         if value and not _may_be_file(Path(value)):

@@ -16,6 +16,8 @@ class ErrorCode(str, Enum):
     SCHEMA = "SCHEMA"
     UNSUPPORTED = "UNSUPPORTED"
     ID_REUSED = "ID_REUSED"
+    BAD_SIGNATURE = "BAD_SIGNATURE"
+    REPLAYED = "REPLAYED"
     EXPIRED = "EXPIRED"
     CLOCK_UNSYNCED = "CLOCK_UNSYNCED"
     BUSY = "BUSY"
@@ -86,6 +88,8 @@ EXIT_CODES: dict[ErrorCode, int] = {
     ErrorCode.OUTSIDE_WINDOW: 9,
     ErrorCode.THERMAL: 9,
     ErrorCode.TIMED_OUT: 10,
+    ErrorCode.BAD_SIGNATURE: 11,
+    ErrorCode.REPLAYED: 11,
     ErrorCode.CANCELED: EXIT_INTERRUPTED,
     ErrorCode.INTERRUPTED: EXIT_INTERRUPTED,
 }

@@ -129,11 +129,15 @@ Args = (
 
 
 class Operation(Struct, frozen=True):
-    """One thing a controller can ask for. A job runs in a worker, one at a time; the others are answered at once."""
+    """One thing a controller can ask for. A job runs in a worker, one at a time; the others are answered at once.
+
+    ``guarded`` if it must be signed where keys are trusted: all that does more than answer.
+    """
 
     args: type[Args]
     description: str
     is_job: bool
+    guarded: bool = True
 
 
 OPERATIONS: dict[str, Operation] = {
@@ -149,7 +153,7 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "log_upload": Operation(LogUploadArgs, "Send the last lines of the log as events.", False),
     "restart": Operation(RestartArgs, "Stop in order and come up again; a running job goes on from its checkpoint.", False),
-    "ping": Operation(PingArgs, "Answer with the agent's state.", False),
+    "ping": Operation(PingArgs, "Answer with the agent's state.", False, guarded=False),
 }
 
 

@@ -22,6 +22,7 @@ from reconvene_agent.core.overlay import Overlay
 from reconvene_agent.daemon import announce, drift, events, reports, status
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon.alarms import Alarms, Name
+from reconvene_agent.daemon.certificate import Certificate
 from reconvene_agent.daemon.commands import Commands
 from reconvene_agent.daemon.deployed import Deployed
 from reconvene_agent.daemon.drift import Drift
@@ -31,6 +32,7 @@ from reconvene_agent.daemon.identity import Identity
 from reconvene_agent.daemon.pauses import Guard
 from reconvene_agent.daemon.probe.strain import Strain
 from reconvene_agent.daemon.status import Broker
+from reconvene_agent.daemon.trust import Trust
 from reconvene_agent.daemon.vitals import Vitals
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
 
@@ -45,7 +47,8 @@ Effects = Iterator[Effect]
 class Agent:
     """One agent. ``known`` is what the journal held; ``defaults`` fills in what commands leave out.
 
-    ``guard`` has seen the board already; ``overlay`` is what commands have changed of the configuration.
+    ``guard`` has seen the board already; ``trust`` knows who may command; ``certificate`` is what the
+    agent shows to the broker; ``overlay`` is what commands have changed of the configuration.
     """
 
     def __init__(
@@ -56,14 +59,17 @@ class Agent:
         defaults: dict[str, Any],
         now: Now,
         guard: Guard,
+        trust: Trust,
+        certificate: Certificate | None = None,
         overlay: Overlay = NO_OVERLAY,
     ) -> None:
         self._identity = identity
         self._topics = identity.topics
         self._config = config
-        self._commands = Commands(identity, config, known, defaults, guard, overlay, now)
+        self._commands = Commands(identity, config, known, defaults, guard, trust, overlay, now)
         self._updated = updatable.names(overlay.settings)
         self._guard = guard
+        self._certificate = certificate
         self._started = now.mono
         self._alarms = Alarms(identity.topics)
         self._vitals = Vitals(identity.topics, self._alarms)
@@ -171,11 +177,19 @@ class Agent:
         if now.mono >= self._tidy_at:
             self._tidy_at = now.mono + TIDY_EVERY_S
             yield from self._commands.ledger.tidy(now, self._announced)
+            yield from self._look_at_certificate(now)
             if self._config.specialize.new_data_share and self._commands.running is None:
                 yield do.CountData()
         yield from self._commands.supervise(now)
         yield from self._renewal.step(self._broker.reason, now)
         yield from self._drift.step(self._commands.state == "idle", now)
+
+    def _look_at_certificate(self, now: Now) -> Effects:
+        trouble = None if self._certificate is None else self._certificate.trouble(now)
+        if trouble is None:
+            yield from self._alarms.clear("certificate")
+        else:
+            yield from self._alarms.sound("certificate", *trouble, now.wall)
 
     def _on_worker_said(self, event: WorkerSaid, now: Now) -> Effects:
         if event.key == drift.KEY:

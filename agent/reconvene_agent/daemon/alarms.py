@@ -14,7 +14,7 @@ from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon.effects import Effect
 
 Severity = Literal["critical", "major", "minor", "warning"]
-Name = Literal["over_budget", "release_broken", "over_temperature", "under_voltage", "disk_nearly_full"]
+Name = Literal["over_budget", "release_broken", "over_temperature", "under_voltage", "disk_nearly_full", "certificate"]
 NAMES: tuple[Name, ...] = get_args(Name)
 
 

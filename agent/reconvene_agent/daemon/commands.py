@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -28,6 +29,7 @@ from reconvene_agent.daemon.paused import Paused
 from reconvene_agent.daemon.pauses import Guard
 from reconvene_agent.daemon.running import RunningJob, StopReason, beyond_all_published, failed, too_late
 from reconvene_agent.daemon.supervision import Action, Supervision
+from reconvene_agent.daemon.trust import Trust
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
 
 Effects = Iterator[Effect]
@@ -43,6 +45,7 @@ class Commands:
         known: Iterable[Command],
         defaults: dict[str, Any],
         guard: Guard,
+        trust: Trust,
         overlay: Overlay,
         now: Now,
     ) -> None:
@@ -51,7 +54,8 @@ class Commands:
         self._limits = config.worker
         self._defaults = defaults
         self._book = CommandBook(known)
-        self.ledger = Ledger(identity, self._book)
+        self._trust = trust
+        self.ledger = Ledger(identity, self._book, trust)
         self._guard = guard
         self.paused = Paused(identity.topics, self._book, guard)
         self.errands = Errands(identity, defaults, self._book, self.ledger, self.paused, self, overlay, now)
@@ -90,7 +94,8 @@ class Commands:
         """Take in a message on a command's topic."""
         label = f"{topic.op}/{topic.id}"
         known = self._book.get(label)
-        found = intake.sort_message(event, topic, known, now, self._defaults)
+        trust = partial(self._trust.check, topic, self._book.every(), now)
+        found = intake.sort_message(event, topic, known, now, self._defaults, trust)
         if isinstance(found, intake.Accepted):
             yield from self._accept(found, now)
         elif isinstance(found, intake.Refused):
@@ -155,6 +160,8 @@ class Commands:
         if is_job or waiting:
             yield do.Save(scheduled, first=True)
             yield self.ledger.publish(scheduled)
+        elif self._trust.demanded(command.op):
+            yield do.Save(scheduled)  # before anything is done: its signature is used from now on, whatever happens
 
     # --- life ------------------------------------------------------------------------------------------------------------
 

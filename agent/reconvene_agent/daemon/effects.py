@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from reconvene_agent.core.job import Command
 from reconvene_agent.core.options import LogLevel
+from reconvene_agent.daemon.trust import Nonce
 
 Kind = Literal["measurement", "event"]
 
@@ -24,9 +25,16 @@ class Save(Struct, frozen=True):
 
 
 class Forget(Struct, frozen=True):
-    """Remove a command from the journal."""
+    """Remove a command from the journal, but for the ``nonce`` of its signature."""
 
     command: Command
+    nonce: Nonce | None = None
+
+
+class ForgetNonces(Struct, frozen=True):
+    """Remove the nonces of commands that expire by then, in seconds since the epoch; such a command never passes again."""
+
+    until: float
 
 
 class Publish(Struct, frozen=True):
@@ -175,6 +183,7 @@ class Quit(Struct, frozen=True):
 Effect = (
     Save
     | Forget
+    | ForgetNonces
     | Publish
     | Record
     | Launch

@@ -75,6 +75,7 @@ class Executor:
         self._actions: dict[type[Effect], Callable[[Any], None]] = {
             do.Save: self._save,
             do.Forget: self._forget,
+            do.ForgetNonces: self._forget_nonces,
             do.Publish: lambda effect: self.outbox.publish(effect.topic, effect.payload, effect.retain, effect.token),
             do.Record: self._records.append,
             do.Launch: self._launch,
@@ -143,9 +144,15 @@ class Executor:
     def _forget(self, effect: do.Forget) -> None:
         self._unsaved.pop(effect.command.label, None)
         try:
-            self._journal.forget(effect.command)
+            self._journal.forget(effect.command, effect.nonce)
         except DatabaseFullError:
             pass  # an old command too many does no harm
+
+    def _forget_nonces(self, effect: do.ForgetNonces) -> None:
+        try:
+            self._journal.forget_nonces(effect.until)
+        except DatabaseFullError:
+            pass  # nor does an old nonce
 
     def _launch(self, effect: do.Launch) -> None:
         key = effect.command.key

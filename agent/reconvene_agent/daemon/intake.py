@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct
@@ -57,8 +58,18 @@ class Accepted(Struct, frozen=True):
 Intake = Echo | Cleared | Repeated | Refused | Orphan | Accepted
 
 
-def sort_message(event: Received, topic: CommandTopic, known: Command | None, now: Now, defaults: dict[str, Any]) -> Intake:
-    """Return what a message on a command's topic means; ``known`` is the command already under that id."""
+def sort_message(
+    event: Received,
+    topic: CommandTopic,
+    known: Command | None,
+    now: Now,
+    defaults: dict[str, Any],
+    trust: Callable[[dict[str, Any]], None],
+) -> Intake:
+    """Return what a message on a command's topic means.
+
+    ``known`` is the command already under that id; ``trust`` raises a UsageError for a new request that is not believed.
+    """
     if event.size == 0:
         return Cleared()
     if event.payload is None:
@@ -79,6 +90,7 @@ def sort_message(event: Received, topic: CommandTopic, known: Command | None, no
         detail = f"{known.label} was already used for another command"
         return Refused(_refusal(topic, request, UsageError(detail, ErrorCode.ID_REUSED), now), reused=True)
     try:
+        trust(request)
         envelope = messages.decode_envelope(message)
         args = messages.decode_args(topic.op, envelope.args, defaults)
         if envelope.expires_at is not None and now.synchronized and envelope.expires_at <= now.wall:

@@ -14,6 +14,7 @@ from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon.book import CommandBook
 from reconvene_agent.daemon.effects import Effect
 from reconvene_agent.daemon.identity import Identity
+from reconvene_agent.daemon.trust import Trust
 
 Effects = Iterator[Effect]
 
@@ -21,12 +22,13 @@ Effects = Iterator[Effect]
 class Ledger:
     """The book of one agent's commands, with what is stored and published of each."""
 
-    def __init__(self, identity: Identity, book: CommandBook) -> None:
+    def __init__(self, identity: Identity, book: CommandBook, trust: Trust) -> None:
         self._identity = identity
         self._topics = identity.topics
         self._book = book
         ended = [command for command in book.every() if command.status.terminal and OPERATIONS[command.op].is_job]
         self._last = max(ended, key=lambda command: command.updated_at, default=None)
+        self._trust = trust
 
     def publish(self, command: Command) -> Effect:
         """Return what publishes a command's state."""
@@ -81,8 +83,15 @@ class Ledger:
             yield self.publish(command)
 
     def tidy(self, now: Now, online: bool) -> Effects:
-        """Clear and forget old commands."""
-        yield from self._book.tidy(self._topics, now, online)
+        """Clear and forget old commands; of those that were signed the nonces are kept until they have expired."""
+        for effect in self._book.tidy(self._topics, now, online):
+            if isinstance(effect, do.Forget):
+                yield do.Forget(effect.command, self._trust.retire(effect.command))
+            else:
+                yield effect
+        until = self._trust.forgettable(now)
+        if until is not None:
+            yield do.ForgetNonces(until)
 
     def _last_result(self, command: Command) -> Effect:
         return announce.twin(self._identity, "last_result", announce.last_result(command))

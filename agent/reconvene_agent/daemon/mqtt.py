@@ -25,7 +25,7 @@ from paho.mqtt.properties import Properties
 from reconvene_agent.core.config import BrokerSection, broker_address
 from reconvene_agent.core.errors import AgentError
 from reconvene_agent.core.messages import MAX_PAYLOAD
-from reconvene_agent.daemon import backoff
+from reconvene_agent.daemon import backoff, tls
 
 SESSION_EXPIRY_S = 7 * 24 * 3600
 WILL_DELAY_S = 30
@@ -39,6 +39,7 @@ STABLE_AFTER_S = 30.0
 STALLED_AFTER_S = 300.0
 STALL_CHECK_S = 15.0
 UNSUPPORTED_VERSION = 0x84
+NOT_AUTHORIZED = 0x87
 
 _VERSIONS = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311}
 
@@ -110,26 +111,6 @@ def link_from(section: BrokerSection, client_id: str) -> Link:
     )
 
 
-def tls_context(link: Link) -> ssl.SSLContext:
-    """Return a context that demands TLS 1.2 and a certificate for the host's name.
-
-    Raises:
-        AgentError: a certificate or key file cannot be used.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        if link.ca_file:
-            context.load_verify_locations(link.ca_file)
-        else:
-            context.load_default_certs()
-        if link.cert_file:
-            context.load_cert_chain(link.cert_file, link.key_file)
-    except (OSError, ssl.SSLError) as error:
-        raise AgentError(f"the TLS files of the broker cannot be used: {error}") from error
-    return context
-
-
 class Connection:
     """Connects, and connects again, in a thread of its own until it is closed."""
 
@@ -137,13 +118,13 @@ class Connection:
         """Prepare; ``start`` begins.
 
         Raises:
-            AgentError: the TLS files cannot be used.
+            UsageError: the TLS files cannot be used.
         """
         self._link = link
         self._will = will
         self._subscriptions = subscriptions
         self._listener = listener
-        self._context = tls_context(link) if link.tls else None
+        self._context = tls.tls_context(link.ca_file, link.cert_file, link.key_file) if link.tls else None
         self._protocol = "5" if link.protocol == "auto" else link.protocol
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
@@ -224,6 +205,26 @@ class _Client(paho.Client):
     def stalled(self) -> bool:
         return self._published > self._acknowledged and time.monotonic() - self._progress > STALLED_AFTER_S
 
+    tls_error: ssl.SSLError | None = None
+    """What TLS failed with when something was read: that the broker refuses our certificate is seen no earlier."""
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        try:
+            return super()._sock_recv(bufsize)
+        except ssl.SSLError as error:
+            self.tls_error = error
+            raise
+
+    def hear_last_words(self, connected: ssl.SSLSocket) -> None:
+        """Read why a broker has hung up, where writing to it failed first."""
+        try:
+            connected.settimeout(LINGER_S)
+            connected.recv(1)
+        except ssl.SSLError as error:
+            self.tls_error = self.tls_error or error
+        except (OSError, ValueError):
+            pass  # it has said nothing
+
     def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
         try:
             code = super().loop_forever(timeout, retry_first_connection)
@@ -244,6 +245,7 @@ class _Conversation:
         self.established = False
         self.wrong_version = False
         self._greeted = False
+        self._generation = 0
         self._answered = threading.Event()
         self._ended = threading.Event()
 
@@ -260,8 +262,7 @@ class _Conversation:
             else:
                 client.connect(link.host, link.port, link.keepalive_s)
         except ssl.SSLError as error:
-            why = getattr(error, "verify_message", "") or error.reason or error
-            return f"TLS with {link.host}:{link.port} failed: {why}"
+            return f"TLS with {link.host}:{link.port} failed: {tls.why(error)}"
         except (OSError, ValueError) as error:
             return f"{link.host}:{link.port} cannot be reached: {getattr(error, 'strerror', None) or error}"
         # paho's own network thread must do all reading and writing: without one, a publication from another thread would
@@ -273,7 +274,9 @@ class _Conversation:
                     self._reason = f"{link.host}:{link.port} acknowledges nothing any more"
                     client.disconnect()
         client.loop_stop()
-        if not self._greeted:
+        if client.tls_error is not None and not self._greeted:
+            self._reason = f"TLS with {link.host}:{link.port} failed: {tls.why(client.tls_error)}"
+        elif not self._greeted:
             # A broker that does not know the version may hang up, or wait for ever for the rest of what it misread.
             self.wrong_version = True
             self._reason = f"{link.host}:{link.port} does not answer as an MQTT broker"
@@ -303,16 +306,11 @@ class _Conversation:
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
-        client.on_socket_close = _linger
+        client.on_socket_close = self._on_socket_close
         client.on_message = self._on_message
+        client.on_publish = self._on_publish
         owner._generation += 1
-        generation = owner._generation
-
-        def on_publish(_client: paho.Client, _data: Any, mid: int, code: Any, _properties: Any) -> None:
-            client.count_acknowledgement()
-            owner._listener.acknowledged(_handle(generation, mid), code.getName() if code.is_failure else "")
-
-        client.on_publish = on_publish
+        self._generation = owner._generation
         return client
 
     def _on_connect(self, client: paho.Client, _data: Any, _flags: Any, code: Any, properties: Any) -> None:
@@ -340,9 +338,24 @@ class _Conversation:
         self.established = True
         self._owner._listener.connected(self._protocol)
 
+    def _on_publish(self, client: paho.Client, _data: Any, mid: int, code: Any, _properties: Any) -> None:
+        assert isinstance(client, _Client)
+        client.count_acknowledgement()
+        if code.value == NOT_AUTHORIZED:
+            # MQTT 5 alone tells. What was refused must not count as delivered.
+            self._reason = "the broker does not let us publish on our own topics: the name it knows us by must be the device id"
+            client.disconnect()
+            return
+        self._owner._listener.acknowledged(_handle(self._generation, mid), code.getName() if code.is_failure else "")
+
     def _on_disconnect(self, _client: paho.Client, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
         if not self._reason and code.is_failure:
             self._reason = f"the connection was lost: {code.getName()}"
+
+    def _on_socket_close(self, client: paho.Client, _data: Any, connected: Any) -> None:
+        if not self._greeted and isinstance(client, _Client) and isinstance(connected, ssl.SSLSocket):
+            client.hear_last_words(connected)
+        _linger(connected)
 
     def _on_over(self, error: Exception | None) -> None:
         if error is not None:
@@ -360,7 +373,7 @@ class _Conversation:
         self._owner._listener.received(topic, kept, size)
 
 
-def _linger(_client: paho.Client, _data: Any, connected: Any) -> None:
+def _linger(connected: Any) -> None:
     """Let the broker be the one who hangs up, before paho closes the socket.
 
     A socket closed while the broker is still sending resets the connection. The broker then has lost us, whatever it has not

@@ -24,12 +24,13 @@ from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.kernel.files import HOST
 from reconvene_agent.core.requests import Board
 from reconvene_agent.core.topics import SERVICE, Topics
-from reconvene_agent.daemon import announce, events, identity, logs, order
+from reconvene_agent.daemon import announce, events, identity, logs, order, tls
 from reconvene_agent.daemon.agent import Agent
 from reconvene_agent.daemon.control import ControlServer, Word
 from reconvene_agent.daemon.executor import Executor
 from reconvene_agent.daemon.inbox import Inbox
 from reconvene_agent.daemon.journal import Journal
+from reconvene_agent.daemon.keyring import trusted_keys
 from reconvene_agent.daemon.mqtt import Connection, Will, link_from
 from reconvene_agent.daemon.notify import Notifier
 from reconvene_agent.daemon.pauses import Guard
@@ -38,6 +39,7 @@ from reconvene_agent.daemon.probe.device import probe_device
 from reconvene_agent.daemon.probe.strain import read_strain
 from reconvene_agent.daemon.settings import come_up, give_up
 from reconvene_agent.daemon.spool import Spool
+from reconvene_agent.daemon.trust import Trust
 
 CLOCK_CHECK_S = 5.0
 GOODBYE_S = 2.0
@@ -147,6 +149,7 @@ class _Service:
     def __init__(self, adopted: Adopted) -> None:
         config = adopted.config
         state = config.state_dir
+        keys = trusted_keys(config.security.trusted_keys)
         device = probe_device(state)
         chosen = profile.choose(profile.load_all(), device, config.agent.profile)
         self._clock = Clock(config.agent.trust_clock)
@@ -155,6 +158,7 @@ class _Service:
         self._listen_for_signals()
         topics = Topics(config.broker.root, config.device_id)
         me = identity.of_this_process(topics, __version__)
+        certificate = tls.check_files(config.broker)
         self._connection = self._connect(config, me)
         journal = Journal(state / "journal.db")
         spool = Spool(state / "spool.db", me.boot_id, config.telemetry)
@@ -164,8 +168,14 @@ class _Service:
         defaults = Board(config, chosen, device).defaults
         guard = Guard(chosen.thermal, tuple(map(windows.parse, config.worker.windows)), order.kept(config.pause_path))
         guard.feel(read_strain(HOST), self._clock.now())
-        self._agent = Agent(me, config, journal.load(), defaults, self._clock.now(), guard, adopted.overlay)
+        trust = Trust(config.device_id, keys, journal.memory())
+        self._agent = Agent(me, config, journal.load(), defaults, self._clock.now(), guard, trust, certificate, adopted.overlay)
         _log.info("%s %s on %s, profile %s", SERVICE, __version__, config.device_id, chosen.name)
+        if certificate is not None and certificate.name != config.device_id:
+            what = f"the certificate {certificate.file} is for {certificate.name!r}, and this is {config.device_id!r}"
+            _log.warning("%s: a broker that goes by its name keeps this agent from its own topics", what)
+        if keys:
+            _log.info("commands must be signed with one of the keys %s", ", ".join(keys))
 
     def _asked(self, ticket: int, word: Word) -> None:
         self._inbox.post(events.StatusAsked(ticket) if word == "status" else events.PauseAsked(ticket, word == "pause"))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 
 from reconvene_agent.core.config import BrokerSection
 from reconvene_agent.core.errors import AgentError
-from reconvene_agent.daemon.mqtt import Link, link_from, tls_context
+from reconvene_agent.daemon.mqtt import Link, link_from
 from support.brokers import (
     HOST,
     Mosquitto,
@@ -133,20 +132,3 @@ def test_a_client_certificate_is_shown(connect: Connect, tmp_path: Path, authori
         assert ear.next("connected", "disconnected")[0] == "connected"
         _, ear = connect(broker.port, tls=True, ca_file=str(authorities[0]), client_id="nobody")
         assert ear.next("connected", "disconnected")[0] == "disconnected"
-
-
-def test_tls_is_version_1_2_or_newer_and_checks_names() -> None:
-    context = tls_context(Link("h", 1, "x", "5", 30, tls=True))
-    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
-    assert context.check_hostname
-    assert context.verify_mode is ssl.CERT_REQUIRED
-
-
-@pytest.mark.parametrize("name", ["ca_file", "cert_file"])
-def test_tls_files_that_cannot_be_used_are_one_line(tmp_path: Path, name: str) -> None:
-    file = tmp_path / "file.pem"
-    for content in (None, b"", b"rubbish"):
-        if content is not None:
-            file.write_bytes(content)
-        with pytest.raises(AgentError, match=r"the TLS files of the broker cannot be used: ."):
-            tls_context(Link("h", 1, "x", "5", 30, tls=True, **{name: str(file)}))

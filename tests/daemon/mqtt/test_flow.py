@@ -13,6 +13,7 @@ from support.ears import TOPIC, Connect
 from support.waiting import until
 
 PUBLISH, SUBSCRIBE = 3, 8
+SUCCESS, QUOTA_EXCEEDED = 0x00, 0x97
 
 
 def packet(client: socket.socket) -> tuple[int, bytes]:
@@ -63,15 +64,33 @@ def test_no_more_is_under_way_than_the_broker_can_take(connect: Connect) -> None
         assert [ear.next("acknowledged")[1] for _ in handles] == handles
 
 
-def test_a_publication_that_the_broker_refuses_is_told(connect: Connect, tmp_path: Path) -> None:
+def test_a_publication_that_the_broker_has_no_room_for_is_told(connect: Connect) -> None:
+    def full(client: socket.socket) -> None:
+        packet(client)
+        client.sendall(bytes([0x20, 3, 0, 0, 0]))
+        _, body = packet(client)
+        client.sendall(bytes([0x90, 5]) + body[:2] + bytes([0, 1, 1]))
+        for reason in (QUOTA_EXCEEDED, SUCCESS):
+            _, body = packet(client)
+            client.sendall(bytes([0x40, 3]) + packet_id(body) + bytes([reason]))
+        packet(client)
+
+    with counterfeit(full) as port:
+        connection, ear = connect(port, protocol="5")
+        ear.next("connected")
+        refused, taken = (connection.publish(f"{TOPIC}/m/{kind}", b"", retain=False) for kind in "xy")
+        assert ear.next("acknowledged") == ("acknowledged", refused, "Quota exceeded")
+        assert ear.next("acknowledged") == ("acknowledged", taken)
+
+
+def test_a_broker_that_lets_us_publish_nothing_is_left(connect: Connect, tmp_path: Path) -> None:
     rights = tmp_path / "rights"
     rights.write_text(f"topic read #\ntopic write {TOPIC}/m/#\n")
     with Mosquitto(tmp_path / "strict", f"allow_anonymous true\nacl_file {rights}\nmax_queued_messages 1000\n") as broker:
         connection, ear = connect(broker.port)
         ear.next("connected")
-        refused, taken = (connection.publish(f"{TOPIC}/{kind}/x", b"", retain=False) for kind in "em")
-        assert ear.next("acknowledged") == ("acknowledged", refused, "Not authorized")
-        assert ear.next("acknowledged") == ("acknowledged", taken)
+        connection.publish(f"{TOPIC}/e/x", b"", retain=False)
+        assert "does not let us publish" in ear.next("disconnected")[1]
 
 
 def test_a_broker_that_confirms_nothing_any_more_is_left_and_tried_again(

@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from support.agents import TOPICS
 from support.brokers import Mosquitto
 from support.daemons import TOPICS, Daemon, Fleet
 from support.disks import fill, tiny_disk

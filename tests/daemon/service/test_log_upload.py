@@ -59,6 +59,7 @@ def test_the_last_lines_come_in_several_parts_in_order(tmp_path: Path, broker: M
 def test_what_was_said_before_a_crash_is_there_without_any_secret(tmp_path: Path, broker: Mosquitto, fleet: Fleet) -> None:
     secret = tmp_path / "password"
     secret.write_text("a-word-not-to-be-told\n")
+    secret.chmod(0o600)
     made = Daemon(tmp_path, broker.url, broker={"username": "board", "password_file": str(secret)}, agent={"log_level": "debug"})
     with made as daemon:
         fleet.wait_birth()

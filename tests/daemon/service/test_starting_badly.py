@@ -5,6 +5,7 @@ from pathlib import Path
 from reconvene_agent.core.errors import EXIT_CODES, ErrorCode
 from reconvene_agent.core.release import CURRENT
 from support.daemons import Daemon
+from support.signatures import trusting
 
 
 def failed_start(made: Daemon) -> tuple[int, list[str]]:
@@ -44,8 +45,42 @@ def test_a_second_daemon_on_the_same_state(tmp_path: Path) -> None:
 def test_a_tls_file_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("rubbish")
     code, lines = failed_start(Daemon(tmp_path, "mqtts://nowhere", broker={"ca_file": str(tmp_path / "ca.pem")}))
-    assert (code, len(lines)) == (EXIT_CODES[ErrorCode.INTERNAL], 1)
-    assert "the TLS files of the broker cannot be used" in lines[0]
+    assert (code, len(lines)) == (EXIT_CODES[ErrorCode.SCHEMA], 1)
+    assert f"error: broker.ca_file: {tmp_path}/ca.pem holds no certificate that can be used: " in lines[0]
+
+
+def test_a_password_that_everybody_may_read(tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("sesame\n")
+    password.chmod(0o644)
+    broker = {"username": "me", "password_file": str(password)}
+    code, lines = failed_start(Daemon(tmp_path, "mqtt://nowhere", broker=broker))
+    assert code == EXIT_CODES[ErrorCode.SCHEMA]
+    what = f"broker.password_file: the password file {password} is open to others (mode 0644)"
+    assert lines == [f"reconvene-agent: error: {what}: chmod o=,g-w {password}"]
+
+
+_WITHOUT_LIBRARY = """
+import sys
+from reconvene_agent.core import signing
+signing.find_spec = lambda _: None
+from reconvene_agent.daemon import __main__ as entry
+sys.exit(entry.main(sys.argv[1:]))
+"""
+
+
+def test_trusted_keys_without_the_library_that_checks_signatures(tmp_path: Path) -> None:
+    made = Daemon(tmp_path, security={"trusted_keys": str(trusting(tmp_path / "trusted"))})
+    made.program = ("-c", _WITHOUT_LIBRARY)
+    code, lines = failed_start(made)
+    assert code == EXIT_CODES[ErrorCode.SCHEMA]
+    assert lines == ["reconvene-agent: error: signatures need PyNaCl: pip install 'reconvene-agent[signing]'"]
+
+
+def test_trusted_keys_that_are_none(tmp_path: Path) -> None:
+    code, lines = failed_start(Daemon(tmp_path, security={"trusted_keys": str(tmp_path / "nowhere")}))
+    assert code == EXIT_CODES[ErrorCode.SCHEMA]
+    assert lines == [f"reconvene-agent: error: security.trusted_keys: {tmp_path}/nowhere: No such file or directory"]
 
 
 def test_a_state_folder_that_cannot_be_made(tmp_path: Path) -> None:
