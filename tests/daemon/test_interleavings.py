@@ -111,7 +111,8 @@ class World(RuleBasedStateMachine):
                 if self.full and effect.first:
                     following.append(events.JournalFailed(effect.command.label, "full"))
                     break
-                self.save(effect.command, effect.first)
+                for command in effect.commands:
+                    self.save(command, effect.first)
             elif isinstance(effect, do.Forget):
                 self.journal.pop(effect.command.label, None)
             elif isinstance(effect, do.Launch):
