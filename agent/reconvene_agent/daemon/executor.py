@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterable
@@ -131,8 +132,10 @@ class Executor:
                 self._unsaved.pop(command.label, None)
 
     def _save_what_failed(self) -> None:
-        for command in list(self._unsaved.values()):
-            self._save(do.Save(command))
+        if self._unsaved:
+            with contextlib.suppress(DatabaseFullError):
+                self._journal.save(*self._unsaved.values())
+                self._unsaved.clear()
 
     def _forget(self, effect: do.Forget) -> None:
         self._unsaved.pop(effect.command.label, None)
