@@ -58,7 +58,7 @@ class World(Surroundings, RuleBasedStateMachine):
         self, label: str, args: dict[str, Any] | None, expires: float | None, begins: float | None, timeout: float | None
     ) -> None:
         if args is None:
-            args = args_of(label.split("/")[0]) if label != "other/1" else {}
+            args = args_of(label.split("/", maxsplit=1)[0]) if label != "other/1" else {}
         message: dict[str, Any] = {"status": "init", "args": args}
         for name, offset in (("expires_at", expires), ("not_before", begins)):
             if offset is not None:
@@ -177,10 +177,10 @@ class World(Surroundings, RuleBasedStateMachine):
 
     @rule(files=st.sampled_from([105, 120, 200]))
     def the_data_are_counted(self, files: int) -> None:
-        runs = [label for label, command in self.journal.items() if not command.status.terminal and label in JOBS]
         before = set(self.journal)
         self.post(events.DataCounted(Census(files, 100 * files, "here")))
-        assert not runs or set(self.journal) == before, "nothing begins by itself beside a job"
+        left = [label for label, command in self.journal.items() if not command.status.terminal and label in JOBS]
+        assert not left or set(self.journal) == before, "nothing begins by itself beside a job"
 
     @rule(later=st.booleans())
     def releases_are_switched(self, later: bool) -> None:

@@ -1,4 +1,4 @@
-"""What stands around the pure agent: a broker that keeps what is retained, a journal that survives, a worker, a shelf of releases.
+"""What stands around the pure agent: a broker that keeps what is retained, a journal, a worker, a shelf of releases.
 
 They hold the agent to its word: the journal before the act and the act before the word, one worker at a time, one end for each
 command, and nothing done again that has ended. A new kind of effect must be given a meaning in ``Surroundings.carry_out``.
@@ -28,7 +28,7 @@ from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
 from support.agents import CONFIG, IDENTITY, THERMAL, TOPICS, WALL, command_topic
 
 _ARGS: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("specialize", "plan", "cancel", "rollback", "pause", "resume", "ping"), {}),
+    **{key: {} for key in ("specialize", "plan", "cancel", "rollback", "pause", "resume", "ping")},
     "promote": {"version": "r0001-00000001"},
 }
 
@@ -236,7 +236,8 @@ class Surroundings:
             known, state = self.newest(label), msgspec.json.decode(effect.payload)
             refusal = state["status"] == "failed" and (known is None or not effect.retain)
             if not refusal:
-                assert known is not None and state["status"] == known.status.value, "the journal comes before the word"
+                assert known is not None, "the journal comes before the word"
+                assert state["status"] == known.status.value, "the journal comes before the word"
                 assert label in self.excused or state["rev"] >= self.published.get(label, 0)
                 self.published[label] = state["rev"]
         if not self.connected:
@@ -263,7 +264,7 @@ class Surroundings:
     def command(self, label: str, args: dict[str, Any] | None = None, **fields: Any) -> None:
         """Send a command; it is under way then."""
         self.cleared.discard(label)
-        args = args_of(label.split("/")[0]) if args is None else args
+        args = args_of(label.split("/", maxsplit=1)[0]) if args is None else args
         self.send(command_topic(label), msgspec.json.encode({"status": "init", "args": args, **fields}))
 
     def deliver(self) -> None:

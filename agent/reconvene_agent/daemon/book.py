@@ -17,7 +17,7 @@ CLEAR_AFTER_S = 24 * 3600.0
 FORGET_AFTER_S = 7 * 24 * 3600.0
 MAX_KEPT = 1000
 """So many finished commands are kept, with so many bytes in all; a few more until the next time they are tidied."""
-MAX_KEPT_BYTES = 1 << 20
+MAX_KEPT_BYTES = 1 << 19
 CROWD = 1.1
 UNSYNCHRONIZED_RETRY_S = 5.0
 WAITING_FOR_CLOCK = "waits for the clock to be synchronised (CLOCK_UNSYNCED)"
@@ -56,8 +56,10 @@ class CommandBook:
     def __init__(self, commands: Iterable[Command]) -> None:
         """Commands that this version does not understand (a newer one left them, say) are not taken in."""
         self._commands: dict[str, Command] = {}
+        self._unfinished: dict[str, Command] = {}
         self._finished: dict[str, tuple[int, float | None]] = {}
         """Of each finished command its bytes, and when on the monotonic clock it was first tidied."""
+        self._bytes = 0
         for command in commands:
             if _understood(command):
                 self.put(command)
@@ -67,20 +69,24 @@ class CommandBook:
 
     def put(self, command: Command) -> None:
         self._commands[command.label] = command
-        if command.status.terminal:
-            size, seen = self._finished.get(command.label, (0, None))
-            self._finished[command.label] = (size or len(payload(command)), seen)
+        if not command.status.terminal:
+            self._unfinished[command.label] = command
+        else:
+            self._unfinished.pop(command.label, None)
+            if command.label not in self._finished:
+                size = len(payload(command))
+                self._finished[command.label] = (size, None)
+                self._bytes += size
 
     def remove(self, label: str) -> None:
         self._commands.pop(label, None)
-        self._finished.pop(label, None)
+        self._unfinished.pop(label, None)
+        self._bytes -= self._finished.pop(label, (0, None))[0]
 
     @property
     def crowded(self) -> bool:
         """Whether there are more finished commands than can be kept."""
-        if len(self._finished) > CROWD * MAX_KEPT:
-            return True
-        return sum(size for size, _ in self._finished.values()) > CROWD * MAX_KEPT_BYTES
+        return len(self._finished) > CROWD * MAX_KEPT or self._bytes > CROWD * MAX_KEPT_BYTES
 
     def every(self) -> list[Command]:
         """Return all that are known, finished ones too."""
@@ -93,7 +99,7 @@ class CommandBook:
 
     def unfinished(self) -> list[Command]:
         """Return the commands that are not terminal, oldest first."""
-        return sorted((c for c in self._commands.values() if not c.status.terminal), key=lambda command: command.received_at)
+        return sorted(self._unfinished.values(), key=lambda command: command.received_at)
 
     def scheduled(self) -> list[Command]:
         return [command for command in self.unfinished() if command.status is Status.SCHEDULED]

@@ -13,9 +13,9 @@ from reconvene_agent.core.job import Command
 from reconvene_agent.core.messages import OPERATIONS
 from reconvene_agent.daemon.book import CommandBook, envelope_of, waits_for
 
-MAX_WAITING = 32
+MAX_WAITING = 16
 """So many commands may wait for their time, with so many bytes of requests in all."""
-MAX_WAITING_BYTES = 1 << 20
+MAX_WAITING_BYTES = 1 << 18
 
 
 def behind(ahead: Command) -> str:
