@@ -121,8 +121,8 @@ class Fuzzer:
 
     def _payload(self) -> bytes:
         dice = self._random
-        if dice.random() < 0.002:
-            return self._large(dice.choice([MAX_PAYLOAD - 200, MAX_PAYLOAD, MAX_PAYLOAD + 1, LARGEST]))
+        if dice.random() < 0.004:
+            return self._large(dice.choice([*(MAX_PAYLOAD - 500,) * 5, MAX_PAYLOAD, MAX_PAYLOAD + 1, LARGEST]))
         if dice.random() < 0.2:
             return _encoded(dice.choice(self._documents))
         return self._spoilt(self._valid())

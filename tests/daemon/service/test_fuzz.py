@@ -48,6 +48,7 @@ def test_nothing_that_is_sent_breaks_it(flooded: Daemon, controller: Fleet, brok
         controller.order(f"ping/after-{turn}")
         assert controller.wait_end(f"ping/after-{turn}", 90)["status"] == "successful"
         grown.append(memory_mb(daemon))
+    print(grown)
     assert grown[1] - grown[0] < KEPT_MB
     assert grown[2] - grown[1] < LEAK_MB, "as much garbage again takes no more"
     assert "Traceback" not in daemon.log
