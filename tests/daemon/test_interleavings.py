@@ -20,7 +20,7 @@ from reconvene_agent.daemon import events
 from reconvene_agent.daemon.book import FORGET_AFTER_S, envelope_of, waits_for
 from reconvene_agent.daemon.running import REVISIONS_AHEAD
 from reconvene_agent.daemon.worker_process import WorkerSaid
-from support.agents import CONFIG, TOPICS, command_topic, key
+from support.agents import CONFIG, TOPICS, WALL, command_topic, key
 from support.surroundings import Surroundings, args_of
 from support.values import release
 
@@ -41,6 +41,8 @@ offsets = st.none() | st.sampled_from([-60.0, 1.0, 60.0, 600.0])
 class World(Surroundings, RuleBasedStateMachine):
     def __init__(self) -> None:
         self.sent: dict[str, bytes] = {}
+        self.latest = WALL
+        """What the clock has shown at most."""
         super().__init__(msgspec.structs.replace(CONFIG, worker=WINDOWS, specialize=GROWING))
         self.post(events.ReleaseRead(msgspec.structs.replace(release(), data=Census(100, 10_000, "here"))))
         self.connect()
@@ -194,12 +196,9 @@ class World(Surroundings, RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([-1e9, -3600.0, 3600.0, 2 * FORGET_AFTER_S]))
     def the_clock_jumps(self, seconds: float) -> None:
+        self.latest = max(self.latest, self.now.wall)
         if self.now.wall + seconds > 0:
             self.now = Now(self.now.wall + seconds, self.now.mono, self.now.synchronized)
-            # What ended long ago by the new clock is cleared and may be forgotten.
-            self.cleared |= (
-                {label for label, command in self.journal.items() if command.status.terminal} if seconds > 0 else set()
-            )
 
     @rule(synchronized=st.booleans())
     def the_clock_is_trusted_or_not(self, synchronized: bool) -> None:
@@ -254,6 +253,7 @@ class World(Surroundings, RuleBasedStateMachine):
         assert msgspec.json.encode(self.agent.status(self.now))
 
     def teardown(self) -> None:
+        self.now = Now(max(self.now.wall, self.latest), self.now.mono, True)
         self.wind_up()
 
 

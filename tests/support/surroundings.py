@@ -134,13 +134,12 @@ class Surroundings:
                 for command in effect.commands:
                     self.save(command, effect.first)
             elif isinstance(effect, do.Forget):
-                self.journal.pop(effect.command.label, None)
+                self.forget(effect.command.label)
             elif isinstance(effect, do.Launch):
                 self.launch(effect.command)
             elif isinstance(effect, do.Publish):
                 self.publish(effect)
             elif isinstance(effect, do.AskWorker):
-                assert self.worker is not None, "there is somebody to be asked"
                 self.asked = effect.mode
             elif isinstance(effect, do.EndWorker):
                 assert self.worker is not None, "there is somebody to be ended"
@@ -177,6 +176,15 @@ class Surroundings:
         else:
             self.unsaved.pop(command.label, None)
             self.journal[command.label] = command
+
+    def forget(self, label: str) -> None:
+        known = self.newest(label)
+        assert known is None or (known.status.terminal and (known.acknowledged or label in self.cleared)), "it is over and known"
+        self.journal.pop(label, None)
+        self.unsaved.pop(label, None)
+        self.accepted.discard(label)
+        self.switches.pop(label, None)
+        self.published.pop(label, None)
 
     def fill_disk(self, full: bool) -> None:
         self.full = full
@@ -248,6 +256,8 @@ class Surroundings:
             self.tokens.append(effect.token)
         if effect.retain:
             self.retain(effect.topic, effect.payload)
+            if command is not None:
+                (self.cleared.discard if effect.payload else self.cleared.add)(f"{command.op}/{command.id}")
         if command is not None or effect.topic == TOPICS.health:
             self.underway.append((effect.topic, effect.payload))
 

@@ -136,12 +136,10 @@ class Commands:
         yield from self.ledger.keep(advance(command, now.wall, Status.SCHEDULED), first=True)
 
     def _catch_up(self, known: Command, rev: int) -> Effects:
-        newer = msgspec.structs.replace(known, rev=rev + 1)
-        self._book.put(newer)
-        if self.running is not None and self.running.command.label == known.label:
-            self.running.command = msgspec.structs.replace(self.running.command, rev=rev + 1)
-            newer = self.running.command
-        yield self.ledger.publish(newer)
+        run = self.running
+        if run is not None and run.command.label == known.label:
+            known = run.command = msgspec.structs.replace(run.command, rev=rev + 1)
+        yield from self.ledger.keep(msgspec.structs.replace(known, rev=rev + 1))
 
     def _accept(self, found: intake.Accepted, now: Now) -> Effects:
         command = found.command
