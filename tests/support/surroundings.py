@@ -17,6 +17,7 @@ from reconvene_agent.core.config import Config
 from reconvene_agent.core.errors import ErrorCode
 from reconvene_agent.core.job import TRANSITIONS, Command, Status
 from reconvene_agent.core.messages import OPERATIONS
+from reconvene_agent.core.overlay import MAX_STARTS, Overlay, Trial
 from reconvene_agent.core.protocol import Done, Failed, Suspended, Upward
 from reconvene_agent.core.shelf import Switch
 from reconvene_agent.daemon import effects as do
@@ -31,6 +32,9 @@ from support.agents import CONFIG, IDENTITY, THERMAL, TOPICS, WALL, command_topi
 _ARGS: dict[str, dict[str, Any]] = {
     **{key: {} for key in ("specialize", "plan", "cancel", "rollback", "pause", "resume", "ping")},
     "promote": {"version": "r0001-00000001"},
+    "config_update": {"set": {"telemetry.interval_s": 5}},
+    "restart": {},
+    "log_upload": {},
 }
 
 # What changes nothing around the agent that its commands depend on; before it and after it, a crash is the same.
@@ -49,6 +53,16 @@ def following(command: Command) -> frozenset[Status]:
     """Return the states that may come next; what is done at once is not journaled in between."""
     steps = TRANSITIONS[command.status]
     return steps if OPERATIONS[command.op].is_job else steps.union(*(TRANSITIONS[step] for step in steps))
+
+
+def started_on_trial(overlay: Overlay) -> Overlay:
+    """Return the overlay after a start of the agent, which is counted if settings are on trial."""
+    trial = overlay.trial
+    if trial is None:
+        return overlay
+    if trial.starts >= MAX_STARTS:
+        return overlay.settled(False, "started too often")
+    return msgspec.structs.replace(overlay, trial=msgspec.structs.replace(trial, starts=trial.starts + 1))
 
 
 class Crash(Exception):  # noqa: N818 - it is what happens, not an error of the test
@@ -81,6 +95,9 @@ class Surroundings:
         self.switches: dict[str, str] = {}
         """By what name each command has had another release serve."""
         self.switching: list[str] = []
+        self.restarts: set[str] = set()
+        """The commands that have had their restart."""
+        self.overlay = Overlay()
         self.switches_at_once = True
         self.cut: int | None = None
         self.carried_out = 0
@@ -97,9 +114,10 @@ class Surroundings:
         self.tokens.clear()
         self.switching.clear()
         self.connected, self.worker, self.quit = False, None, False
+        self.overlay = started_on_trial(self.overlay)
         guard = Guard(THERMAL, tuple(map(windows.parse, self.config.worker.windows)), self.ordered_by)
         guard.feel(self.strain, self.now)
-        self.agent = Agent(IDENTITY, self.config, list(self.journal.values()), {}, self.now, guard)
+        self.agent = Agent(IDENTITY, self.config, list(self.journal.values()), {}, self.now, guard, self.overlay)
         self.post(events.Started())
 
     def post(self, event: Event) -> None:
@@ -150,6 +168,8 @@ class Surroundings:
             elif isinstance(effect, do.SwitchRelease):
                 self.switch(effect)
                 following += self.switched() if self.switches_at_once else []
+            elif isinstance(effect, (do.UpdateSettings, do.SettleSettings, do.AskRestart, do.ReadLog)):
+                following.append(self.renew(effect))
             elif isinstance(effect, do.Quit):
                 self.quit = True
             else:
@@ -184,6 +204,7 @@ class Surroundings:
         self.unsaved.pop(label, None)
         self.accepted.discard(label)
         self.switches.pop(label, None)
+        self.restarts.discard(label)
         self.published.pop(label, None)
 
     def fill_disk(self, full: bool) -> None:
@@ -203,6 +224,27 @@ class Surroundings:
         """Tell that the releases were switched that are to be."""
         labels, self.switching = self.switching, []
         return [events.ReleaseSwitched(label, Switch("r0002-00000002", "r0001-00000001")) for label in labels]
+
+    # --- the process -----------------------------------------------------------------------------------------------------
+
+    def renew(self, effect: do.UpdateSettings | do.SettleSettings | do.AskRestart | do.ReadLog) -> Event:
+        """Do what concerns the process: its settings, its restart, its log; return what comes of it."""
+        if isinstance(effect, do.SettleSettings):
+            self.overlay = self.overlay.settled(effect.held, effect.detail)
+            return events.SettingsSettled(self.overlay)
+        known = self.newest(effect.label)
+        assert known is not None, "the journal comes before the act"
+        assert known.status is Status.EXECUTING
+        if isinstance(effect, do.ReadLog):
+            return events.LogRead(effect.label, [[{"text": "a line"}]])
+        if isinstance(effect, do.AskRestart):
+            assert effect.label not in self.restarts, "a command restarts it once"
+            self.restarts.add(effect.label)
+            return events.RestartAsked(effect.label)
+        assert self.overlay.last is None or self.overlay.last.by != effect.by, "what has ended is not tried again"
+        trial = Trial(effect.by, self.overlay.settings, False, effect.trial_s, sorted(effect.changes))
+        self.overlay = Overlay({"telemetry": {"interval_s": 5}}, trial, self.overlay.last)
+        return events.SettingsUpdated(effect.label, self.overlay)
 
     # --- the worker ------------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,13 @@ from support.agents import JOB
 from support.surroundings import Surroundings
 
 NEXT = "plan/next"
-JOBS = [op for op, operation in OPERATIONS.items() if operation.is_job]
+AT_ONCE = ("cancel", "pause", "resume", "ping")
+# Jobs find the line full, changes of the process another one under way; a log half sent is not sent again.
+MAY_FAIL = {
+    **{op: {"BUSY"} for op, operation in OPERATIONS.items() if operation.is_job},
+    **{op: {"BUSY"} for op in ("config_update", "restart")},
+    "log_upload": {"INTERRUPTED"},
+}
 
 
 def arrive(world: Surroundings, label: str = JOB, **fields: object) -> None:
@@ -178,14 +184,11 @@ def test_every_operation_has_one_end_at_every_moment(op: str, moment: str) -> No
     label = f"{op}/new"
     send(world, label)
     known = world.journal.get(label)
-    if known is not None and not OPERATIONS[op].is_job and op not in ("rollback", "promote"):
-        assert known.status.terminal, "it is answered at once"
+    assert op not in AT_ONCE or known is None or known.status.terminal, "it is answered at once"
     world.wind_up()
     end = world.shown(label)
     assert end["status"] in ("successful", "failed")
-    if end["status"] == "failed":
-        assert end["error"]["code"] == "BUSY", "nothing else keeps it from being done"
-        assert OPERATIONS[op].is_job
+    assert end["status"] == "successful" or end["error"]["code"] in MAY_FAIL.get(op, ()), "nothing else keeps it from being done"
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -290,5 +293,5 @@ def test_a_crash_after_each_effect_leaves_nothing_stuck_and_does_nothing_twice(
         assert world.journal.keys() >= {label for label in usual if label in (JOB, f"{op}/new")}
         end = world.shown(f"{op}/new")
         assert end["status"] in ("successful", "failed"), f"after {cut} effects"
-        if op not in JOBS:
-            assert end["status"] == "successful", f"after {cut} effects"
+        failed_as_it_may = end["status"] == "failed" and end["error"]["code"] in MAY_FAIL.get(op, ())
+        assert end["status"] == "successful" or failed_as_it_may, f"after {cut} effects"
