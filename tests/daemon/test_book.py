@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import pytest
 
 from reconvene_agent.core.clock import Now
@@ -98,13 +97,16 @@ def test_the_earliest_of_several_is_due() -> None:
     assert kept.next_start(NOW) == 510.0
 
 
+def ended(number: int = 1, age: float = 0.0, **facts: Any) -> Command:
+    """Return a command whose end the broker has had for so many seconds."""
+    known = {"acknowledged": True, "shown_since": WALL - age, **facts}
+    return command(number, Status.FAILED, age, facts=known)
+
+
 def test_ends_are_cleared_after_a_day_and_forgotten_after_a_week() -> None:
-    kept = CommandBook([command(1, Status.FAILED, CLEAR_AFTER_S - 1), command(2, Status.SUCCESSFUL, CLEAR_AFTER_S + 1)])
+    kept = CommandBook([ended(1, CLEAR_AFTER_S - 1), ended(2, CLEAR_AFTER_S + 1)])
     effects = kept.tidy(TOPICS, NOW, True)
-    assert effects == [
-        Save(msgspec.structs.replace(command(2, Status.SUCCESSFUL, CLEAR_AFTER_S + 1), cleared=True)),
-        Publish(TOPICS.command("plan", "2"), b""),
-    ]
+    assert effects == [Save(ended(2, CLEAR_AFTER_S + 1, cleared=True)), Publish(TOPICS.command("plan", "2"), b"")]
     assert kept.tidy(TOPICS, NOW, True) == [], "once"
     later = Now(WALL + FORGET_AFTER_S - CLEAR_AFTER_S, 0.0)
     assert shown(kept.tidy(TOPICS, later, True)) == ["Forget", "Save", "Publish"]
@@ -113,19 +115,46 @@ def test_ends_are_cleared_after_a_day_and_forgotten_after_a_week() -> None:
 
 
 def test_without_a_connection_nothing_is_cleared() -> None:
-    kept = CommandBook([command(1, Status.FAILED, FORGET_AFTER_S + 1)])
+    kept = CommandBook([ended(1, FORGET_AFTER_S + 1)])
     assert kept.tidy(TOPICS, NOW, False) == []
-    assert shown(kept.tidy(TOPICS, NOW, True)) == ["Save", "Publish", "Forget"]
+    assert shown(kept.tidy(TOPICS, NOW, True)) == ["Forget", "Publish"]
 
 
 def test_what_is_cleared_already_is_forgotten_offline_too() -> None:
-    kept = CommandBook([command(1, Status.FAILED, FORGET_AFTER_S + 1, facts={"cleared": True})])
+    kept = CommandBook([ended(1, FORGET_AFTER_S + 1, cleared=True)])
     assert shown(kept.tidy(TOPICS, NOW, False)) == ["Forget"]
 
 
 def test_a_clock_that_nobody_vouches_for_ages_nothing() -> None:
-    kept = CommandBook([command(1, Status.FAILED, 10 * FORGET_AFTER_S)])
+    kept = CommandBook([ended(1, 10 * FORGET_AFTER_S)])
     assert kept.tidy(TOPICS, UNSURE, True) == []
+
+
+def test_what_the_broker_has_not_confirmed_is_not_cleared_however_old() -> None:
+    kept = CommandBook([command(1, Status.FAILED, 10 * FORGET_AFTER_S)])
+    assert kept.tidy(TOPICS, NOW, True) == []
+    assert kept.tidy(TOPICS, Now(WALL, NOW.mono + 2 * CLEAR_AFTER_S), True) == []
+
+
+def test_the_day_of_what_ended_without_a_clock_begins_with_the_clock() -> None:
+    kept = CommandBook([command(1, Status.FAILED, WALL, facts={"acknowledged": True})])
+    assert kept.tidy(TOPICS, UNSURE, True) == []
+    assert shown(kept.tidy(TOPICS, NOW, True)) == ["Save"]
+    assert kept.tidy(TOPICS, Now(WALL + CLEAR_AFTER_S, 600.0), True) == []
+    assert shown(kept.tidy(TOPICS, Now(WALL + CLEAR_AFTER_S + 1, 601.0), True)) == ["Save", "Publish"]
+
+
+def test_the_day_begins_anew_where_the_clock_was_ahead() -> None:
+    kept = CommandBook([ended(1, -365 * 24 * 3600.0)])
+    assert shown(kept.tidy(TOPICS, NOW, True)) == ["Save"]
+    assert shown(kept.tidy(TOPICS, Now(WALL + CLEAR_AFTER_S + 1, 600.0), True)) == ["Save", "Publish"]
+
+
+def test_without_a_clock_it_is_a_day_of_running() -> None:
+    kept = CommandBook([command(1, Status.FAILED, facts={"acknowledged": True})])
+    assert kept.tidy(TOPICS, UNSURE, True) == []
+    assert kept.tidy(TOPICS, Now(0.0, UNSURE.mono + CLEAR_AFTER_S, False), True) == []
+    assert shown(kept.tidy(TOPICS, Now(0.0, UNSURE.mono + CLEAR_AFTER_S + 1, False), True)) == ["Save", "Publish"]
 
 
 def test_unfinished_commands_are_never_cleared() -> None:
@@ -139,3 +168,16 @@ def test_their_number_is_bounded_and_the_oldest_go_first() -> None:
     assert [effect.command.id for effect in effects if isinstance(effect, Forget)] == ["0", "1", "2"]
     assert [effect.payload for effect in effects if isinstance(effect, Publish)] == [b""] * 3
     assert kept.tidy(TOPICS, NOW, True) == []
+
+
+def test_their_bytes_are_bounded_too() -> None:
+    kept = CommandBook([command(number, Status.FAILED, 100.0 - number, x="x" * 200_000) for number in range(7)])
+    assert kept.crowded
+    effects = kept.tidy(TOPICS, NOW, True)
+    assert [effect.command.id for effect in effects if isinstance(effect, Forget)] == ["0", "1"]
+    assert not kept.crowded
+
+
+@pytest.mark.parametrize("number", [MAX_KEPT, round(MAX_KEPT * book.CROWD) + 1])
+def test_a_few_more_than_are_kept_are_no_crowd_yet(number: int) -> None:
+    assert CommandBook([command(each, Status.FAILED) for each in range(number)]).crowded == (number > MAX_KEPT)

@@ -114,6 +114,18 @@ def test_a_later_state_is_stored_as_soon_as_there_is_room(
     assert inbox.get(0) is None
 
 
+def test_two_states_are_stored_together_or_not_at_all(executor: Executor, disk: Disk) -> None:
+    other = Command("cancel", "2", {}, "", WALL, WALL)
+    pair = do.Save(advance(command(), WALL + 1, Status.FAILED), also=other)
+    executor.carry_out([do.Save(command(), first=True)])
+    disk.full = True
+    executor.carry_out([pair])
+    assert disk.journal.load() == [command()]
+    disk.full = False
+    executor.carry_out([])
+    assert disk.journal.load() == [other, pair.command]
+
+
 def test_what_is_forgotten_meanwhile_does_not_come_back(executor: Executor, disk: Disk) -> None:
     executor.carry_out([do.Save(command(), first=True)])
     disk.full = True

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import threading
 
-from reconvene_agent.daemon.events import StatusAsked, Tick
-from reconvene_agent.daemon.inbox import CAPACITY, Inbox
+from reconvene_agent.daemon.events import Received, StatusAsked, Tick
+from reconvene_agent.daemon.inbox import CAPACITY, CAPACITY_BYTES, Inbox
 
 
 def test_events_come_out_in_order() -> None:
@@ -37,3 +37,21 @@ def test_a_full_inbox_makes_adapters_wait_but_not_the_owner() -> None:
     thread.join()
     events = [inbox.get(0) for _ in range(CAPACITY + 1)]
     assert events[-2:] == [StatusAsked(8), StatusAsked(7)]
+
+
+def test_bytes_fill_it_too_but_one_large_message_always_passes() -> None:
+    inbox = Inbox()
+    large = Received("x", b"x" * (CAPACITY_BYTES + 1), CAPACITY_BYTES + 1)
+    inbox.post(large)
+    through = threading.Event()
+
+    def adapter() -> None:
+        inbox.post(Received("y", b"y", 1))
+        through.set()
+
+    thread = threading.Thread(target=adapter)
+    thread.start()
+    assert not through.wait(0.1)
+    assert inbox.get(0) == large
+    assert through.wait(5)
+    thread.join()

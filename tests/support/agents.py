@@ -84,7 +84,7 @@ class AgentBench:
         effects = self.agent.handle(event, self.now)
         for effect in effects:
             if isinstance(effect, do.Save):
-                self.journal[effect.command.label] = effect.command
+                self.journal.update({command.label: command for command in effect.commands})
             elif isinstance(effect, do.Forget):
                 self.journal.pop(effect.command.label, None)
                 if effect.nonce is not None:

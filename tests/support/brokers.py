@@ -145,19 +145,25 @@ class Message(Struct, frozen=True):
 
 
 class Bus:
-    """A client of the broker that sees every message and can publish: the fleet's controller.
+    """A client of the broker that sees every message, or those that match a filter, and can publish: the fleet's controller.
 
     Its session outlives a connection, so it misses nothing while the broker is away. ``prepare`` gives the client what the
     broker asks for, ``protocol`` is the version of MQTT it speaks.
     """
 
-    def __init__(self, port: int, prepare: Callable[[paho.Client], object] = lambda _: None, protocol: int = paho.MQTTv5) -> None:
+    def __init__(
+        self,
+        port: int,
+        prepare: Callable[[paho.Client], object] = lambda _: None,
+        protocol: int = paho.MQTTv5,
+        matching: str = "#",
+    ) -> None:
         self.seen: list[Message] = []
         self._news = threading.Condition()
         self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=protocol)
         prepare(self._client)
         ready = threading.Event()
-        self._client.on_connect = lambda client, *_: client.subscribe("#", 1)
+        self._client.on_connect = lambda client, *_: client.subscribe(matching, 1)
         self._client.on_subscribe = lambda *_: ready.set()
         self._client.on_message = self._on_message
         session = None

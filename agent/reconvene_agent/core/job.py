@@ -74,7 +74,10 @@ class Command(Struct, frozen=True):
         progress: 0 to 1 over the whole run.
         attempt: how often the command was started; 0 before the first start.
         acknowledged: the broker has confirmed the terminal state.
+        shown_since: when that was, by a clock that could be believed.
         cleared: the retained message was removed, by the controller or by age.
+        doomed: what it ends with, since its worker has been asked to stop for good; a restart does not save it.
+        left_s: what was left of its ``timeout_s`` when this was written.
         limits_mb: the limits of memory by name, in MiB, that the worker was told when it was last started.
         ceilings_mb: what these must not exceed since the kernel killed a worker for want of memory; None while it has not.
     """
@@ -94,7 +97,10 @@ class Command(Struct, frozen=True):
     result: dict[str, Any] | None = None
     error: Failure | None = None
     acknowledged: bool = False
+    shown_since: float | None = None
     cleared: bool = False
+    doomed: ErrorCode | None = None
+    left_s: float | None = None
     limits_mb: dict[str, float] = {}
     ceilings_mb: dict[str, float] | None = None
 

@@ -91,7 +91,7 @@ class Agent:
             events.Connected: self._on_connected,
             events.Disconnected: self._on_disconnected,
             events.Received: self._on_received,
-            events.Acknowledged: lambda event, _now: commands.ledger.acknowledged(event.token),
+            events.Acknowledged: lambda event, now: commands.ledger.acknowledged(event.token, now),
             events.LaunchFailed: commands.launch_failed,
             events.JournalFailed: commands.journal_failed,
             events.Launched: commands.launched,
@@ -117,9 +117,10 @@ class Agent:
     def handle(self, event: Event, now: Now) -> list[Effect]:
         """Take in one event and return what is to be done, in order."""
         before = self._commands.state
+        effects = list(self._commands.ledger.relieve(now, self._announced))
         # What was due before goes first: if a new command then cannot be journaled, nothing but its own start is left undone.
         # Only at the very start the runs that were interrupted come before those that wait.
-        effects = [] if isinstance(event, events.Started) else list(self._commands.start_due(now))
+        effects += [] if isinstance(event, events.Started) else self._commands.start_due(now)
         effects += self._handlers[type(event)](event, now)
         effects += self._commands.start_due(now)
         if self._commands.state != before:

@@ -25,9 +25,10 @@ from reconvene_agent.daemon.effects import Effect
 from reconvene_agent.daemon.errands import Errands
 from reconvene_agent.daemon.identity import Identity
 from reconvene_agent.daemon.ledger import Ledger
+from reconvene_agent.daemon.line import Line, behind, no_room
 from reconvene_agent.daemon.paused import Paused
-from reconvene_agent.daemon.pauses import Guard
-from reconvene_agent.daemon.running import RunningJob, StopReason, beyond_all_published, failed, too_late
+from reconvene_agent.daemon.pauses import Guard, Hold
+from reconvene_agent.daemon.running import RunningJob, beyond_all_published, failed, left, stopped, too_late
 from reconvene_agent.daemon.supervision import Action, Supervision
 from reconvene_agent.daemon.trust import Trust
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
@@ -55,6 +56,7 @@ class Commands:
         self._defaults = defaults
         self._book = CommandBook(known)
         self._trust = trust
+        self._line = Line(self._book)
         self.ledger = Ledger(identity, self._book, trust)
         self._guard = guard
         self.paused = Paused(identity.topics, self._book, guard)
@@ -99,16 +101,17 @@ class Commands:
         if isinstance(found, intake.Accepted):
             yield from self._accept(found, now)
         elif isinstance(found, intake.Refused):
-            yield from self.ledger.refuse(found, known)
+            yield from self.ledger.refuse(found, known, now)
         elif isinstance(found, intake.Orphan):
-            yield do.Log("warning", f"{label} was running, but the journal does not know it", label)
-            yield self.ledger.publish(found.command)
+            yield from self.ledger.lost(found, now)
+        elif isinstance(found, intake.Stale):
+            yield from self.ledger.still_shown(topic, known)
         elif known is None:
             return
         elif isinstance(found, intake.Repeated):
-            yield self.ledger.publish(known)
+            yield from self.ledger.repeat(known)
         elif isinstance(found, intake.Cleared):
-            yield from self.ledger.note_cleared(known)
+            yield from self.ledger.note_cleared(known, now)
         elif found.rev > known.rev:
             # Progress is published more often than it is journaled, so after a restart the broker may know a newer rev.
             yield from self._catch_up(known, found.rev)
@@ -138,22 +141,24 @@ class Commands:
         yield from self.ledger.keep(advance(command, now.wall, Status.SCHEDULED), first=True)
 
     def _catch_up(self, known: Command, rev: int) -> Effects:
-        newer = msgspec.structs.replace(known, rev=rev + 1)
-        self._book.put(newer)
-        if self.running is not None and self.running.command.label == known.label:
-            self.running.command = msgspec.structs.replace(self.running.command, rev=rev + 1)
-            newer = self.running.command
-        yield self.ledger.publish(newer)
+        run = self.running
+        if run is not None and run.command.label == known.label:
+            known = run.command = msgspec.structs.replace(run.command, rev=rev + 1)
+        yield from self.ledger.keep(msgspec.structs.replace(known, rev=rev + 1))
 
     def _accept(self, found: intake.Accepted, now: Now) -> Effects:
         command = found.command
         is_job = OPERATIONS[command.op].is_job
         waiting = waits_for(found.envelope, now)
-        if is_job and not waiting and (self.started is not None or self.stopping):
-            busy = self.started.label if self.started is not None else "the agent is stopping"
-            refusal = failed(command, ErrorCode.BUSY, f"busy with {busy}", now)
-            yield from self.ledger.refuse(intake.Refused(refusal))
+        ahead = self._line.jobs(self.started, now) if is_job and not waiting else []
+        if waiting:
+            busy = self._line.no_room_until(command, now)
+        else:
+            busy = "the agent is stopping" if is_job and self.stopping else no_room(ahead)
+        if busy:
+            yield from self.ledger.refuse(intake.Refused(failed(command, ErrorCode.BUSY, busy, now)), None, now)
             return
+        waiting = waiting or (behind(ahead[0]) if ahead else "")
         scheduled = advance(command, now.wall, Status.SCHEDULED, reason=waiting)
         self._book.put(scheduled)
         yield do.Log("info", f"{command.label} is accepted" + (f"; it {waiting}" if waiting else ""), command.label)
@@ -173,8 +178,13 @@ class Commands:
             if not OPERATIONS[command.op].is_job:
                 yield from self.errands.go_on(command, now)
                 continue
+            newer = beyond_all_published(command)
+            if command.doomed is not None:
+                yield from self.ledger.finish(stopped(newer, command.doomed, now))
+                continue
             yield do.Log("info", f"{command.label} goes on after a restart", command.label)
-            yield from self._go_on(beyond_all_published(command), "the agent stopped during this run", now)
+            deadline = None if command.left_s is None else now.mono + command.left_s
+            yield from self._go_on(newer, "the agent stopped during this run", now, deadline)
 
     def _go_on(self, command: Command, why: str, now: Now, deadline: float | None = None) -> Effects:
         """Start a worker again for a command that is executing without one, as soon as nothing holds it back.
@@ -205,10 +215,13 @@ class Commands:
         if self.running is not None and self.running.stop("suspended", now.mono):
             yield do.Log("info", f"stopping; {self.running.command.label} keeps a checkpoint", self.running.command.label)
             yield do.AskWorker("suspend")
+        held, job = self.paused.held, self.paused.job
+        if held is not None and job is not None and held.deadline is not None:
+            yield from self.ledger.store(msgspec.structs.replace(job, left_s=left(held.deadline, now)))
 
     def start_due(self, now: Now) -> Effects:
         """Start, or refuse as expired, the commands whose time has come, as far as the board may work."""
-        reason = None
+        reason, ahead = None, None
         for command in self._book.scheduled():
             if self._book.get(command.label) is not command:
                 continue  # one before it has just canceled it
@@ -221,17 +234,27 @@ class Commands:
                 continue
             elif not is_job:
                 yield from self.errands.do(command, now)
-            elif self.started is not None or self.stopping:
+            elif self.stopping:
                 continue
+            elif hold is not None and (late := self.paused.cannot_wait(command, hold, now)) is not None:
+                yield from self.ledger.finish(late)
+            elif self.started is not None or (hold is not None and ahead is not None):
+                yield from self._line_up(command, self.started or ahead, hold, now)
             elif hold is not None:
-                reason = reason or hold
-                late = self.paused.cannot_wait(command, hold, now)
-                yield from self.paused.wait(command, hold, now) if late is None else self.ledger.finish(late)
+                reason, ahead = hold, command
+                yield from self.paused.wait(command, hold, now)
             elif self._guard.fresh(now):
                 yield from self._launch(advance(command, now.wall, Status.EXECUTING), now)
         yield from self._heed(now)
         self.paused.note(reason, now)
         yield from self.paused.watch(self.running is not None, now)
+
+    def _line_up(self, command: Command, ahead: Command | None, hold: Hold | None, now: Now) -> Effects:
+        """Tell behind which other job a command waits, if that is news and it is not paused itself."""
+        if ahead is None or command.reason == behind(ahead) or (hold is not None and command.reason == hold.reason):
+            return
+        yield from self.paused.goes_on(command, now)
+        yield from self.ledger.keep(advance(command, now.wall, reason=behind(ahead)))
 
     def _heed(self, now: Now) -> Effects:
         """Pause what runs, or go on with what is paused, as the board fares."""
@@ -257,21 +280,16 @@ class Commands:
     def _launch(self, command: Command, now: Now, deadline: float | None = None) -> Effects:
         """Start the worker for a command that is executing, whether anew or again; ``deadline`` if it has one from before."""
         yield from self.paused.goes_on(command, now)
-        command = advance(command, now.wall, attempt=command.attempt + 1, step=Step.PROBE, reason="")
-        self._book.put(command)
         timeout = envelope_of(command).timeout_s
         if deadline is None and timeout is not None:
             deadline = now.mono + timeout
+        attempt, left_s = command.attempt + 1, left(deadline, now)
+        command = advance(command, now.wall, attempt=attempt, step=Step.PROBE, reason="", left_s=left_s)
+        self._book.put(command)
         self.running = RunningJob(command, Supervision(self._limits, now.mono), deadline, now.mono)
         yield do.Save(command)
         yield do.Launch(command)
         yield self.ledger.publish(command)
-
-    def stop_run(self, reason: StopReason, now: Now) -> Effects:
-        """Ask the running job, if there is one, to stop for good."""
-        if self.running is not None and self.running.stop(reason, now.mono):
-            yield do.Log("info", f"{self.running.command.label} is being stopped: {reason}", self.running.command.label)
-            yield do.AskWorker("cancel")
 
     # --- the worker ------------------------------------------------------------------------------------------------------
 
@@ -335,14 +353,16 @@ class Commands:
             self.running = None
         detail = f"the command cannot be journaled: {event.detail}; free some disk and send it again"
         refusal = failed(msgspec.structs.replace(command, status=Status.INIT), ErrorCode.NO_DISK, detail, now)
-        yield from self.ledger.refuse(intake.Refused(refusal))
+        yield from self.ledger.refuse(intake.Refused(refusal), None, now)
 
     def supervise(self, now: Now) -> Effects:
         """Do what is due to a worker that is late."""
         if self.running is None:
             return
-        if self.running.overdue(now.mono):
-            yield from self.stop_run("timed out", now)
+        if self.running.overdue(now.mono) and self.running.stop("timed out", now.mono):
+            yield from self.ledger.store(self.running.command)
+            yield do.Log("info", f"{self.running.command.label} is being stopped: timed out", self.running.command.label)
+            yield do.AskWorker("cancel")
         action = self.running.step(now.mono)
         if action is not None:
             why = self.running.supervision.verdict or "it does not stop"

@@ -14,7 +14,7 @@ Kind = Literal["measurement", "event"]
 
 
 class Save(Struct, frozen=True):
-    """Store a command's state in the journal, synced, before anything that follows.
+    """Store a command's state in the journal, synced, before anything that follows; another one's ``also``, or neither.
 
     If the very ``first`` state cannot be stored, nothing that follows is done and the agent hears of it; a later one is
     tried again until it is stored.
@@ -22,6 +22,11 @@ class Save(Struct, frozen=True):
 
     command: Command
     first: bool = False
+    also: Command | None = None
+
+    @property
+    def commands(self) -> tuple[Command, ...]:
+        return (self.command,) if self.also is None else (self.command, self.also)
 
 
 class Forget(Struct, frozen=True):

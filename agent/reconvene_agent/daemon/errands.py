@@ -29,7 +29,7 @@ from reconvene_agent.daemon.identity import Identity
 from reconvene_agent.daemon.ledger import Ledger
 from reconvene_agent.daemon.paused import Paused
 from reconvene_agent.daemon.renewal import Renewal
-from reconvene_agent.daemon.running import RunningJob, StopReason, failed
+from reconvene_agent.daemon.running import RunningJob, failed
 
 Effects = Iterator[Effect]
 
@@ -46,8 +46,6 @@ class Jobs(renewal.Jobs, Protocol):
 
     @property
     def state(self) -> str: ...
-
-    def stop_run(self, reason: StopReason, now: Now) -> Effects: ...
 
 
 class Errands:
@@ -81,12 +79,14 @@ class Errands:
                 self.renewal.check(executing, args)
             if isinstance(args, JOURNALED):
                 self._book.put(executing)
-                yield do.Save(executing, first=True)
+                # What had to wait is in the journal already.
+                yield do.Save(executing, first=not command.reason)
                 yield from self._begin(executing, args)
                 return
             if isinstance(args, CancelArgs):
-                result, effects = self._cancel(args, executing.label, now)
-            elif command.op in ("pause", "resume"):
+                yield from self._cancel(executing, args, now)
+                return
+            if command.op in ("pause", "resume"):
                 effects = list(self._paused.order(executing.label if command.op == "pause" else "", now))
                 result = {"paused": self._paused.text(now)}
             else:
@@ -146,19 +146,33 @@ class Errands:
         yield from self._ledger.finish(advance(command, now.wall, Status.SUCCESSFUL, progress=1.0, result=deployed.told(event)))
         yield do.ReadRelease()
 
-    def _cancel(self, args: CancelArgs, asking: str, now: Now) -> tuple[dict[str, Any], list[Effect]]:
-        """Stop the command meant; stopping one that has ended, or nothing at all, is no mistake."""
+    def _cancel(self, asking: Command, args: CancelArgs, now: Now) -> Effects:
+        """Stop the command meant; stopping one that has ended, or nothing at all, is no mistake.
+
+        What becomes of that command is journaled together with the answer: a crash leaves both done, or neither.
+        """
         run, held = self._jobs.running, self._paused.held
-        target = self._jobs.started if args.id is msgspec.UNSET else self._book.find(args.id, besides=asking)
+        target = self._jobs.started if args.id is msgspec.UNSET else self._book.find(args.id, besides=asking.label)
+        changed = target
+        effects: Effects = iter(())
         if target is None:
-            return {"canceled": None}, []
-        if run is not None and target.label == run.command.label:
-            effects = list(self._jobs.stop_run("canceled", now))
-            return {"canceled": target.label if run.stop_reason == "canceled" else None}, effects
-        paused = held is not None and target.label == held.label
-        if paused:
-            self._paused.held = None
-        elif target.status is Status.EXECUTING:
-            return {"canceled": None}, []  # what is begun without a worker nothing stops any more
-        gone = failed(target, ErrorCode.CANCELED, f"canceled {'while it was paused' if paused else 'before it started'}", now)
-        return {"canceled": target.label}, list(self._ledger.finish(gone))
+            pass
+        elif run is not None and target.label == run.command.label:
+            if run.stop("canceled", now.mono):
+                changed = run.command
+                log = do.Log("info", f"{target.label} is being stopped: canceled", target.label)
+                effects = iter((log, do.AskWorker("cancel")))
+            elif run.stop_reason != "canceled":
+                target = changed = None  # it has just finished, or is being stopped for another reason
+        elif target.status is Status.EXECUTING and (held is None or target.label != held.label):
+            target = changed = None  # what is begun without a worker nothing stops any more
+        else:
+            when = "before it started" if target.status is Status.SCHEDULED else "while it was paused"
+            changed = failed(target, ErrorCode.CANCELED, f"canceled {when}", now)
+            effects = self._ledger.tell_end(changed)
+            self._paused.held = held if target.status is Status.SCHEDULED else None
+        result = {"canceled": None if target is None else target.label}
+        ending = advance(asking, now.wall, Status.SUCCESSFUL, progress=1.0, result=result)
+        yield from self._ledger.store(ending, changed)
+        yield from effects
+        yield from self._ledger.tell_end(ending)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterable
@@ -125,21 +126,25 @@ class Executor:
         self._spool.close()
 
     def _save(self, effect: do.Save) -> None:
-        command = effect.command
+        label = effect.command.label
         try:
-            self._journal.save(command)
-            self._unsaved.pop(command.label, None)
+            self._journal.save(*effect.commands)
         except DatabaseFullError as error:
             if effect.first:
-                raise _FirstSaveFailedError(command.label, str(error)) from error
-            if command.label not in self._unsaved:
+                raise _FirstSaveFailedError(label, str(error)) from error
+            if label not in self._unsaved:
                 detail = "%s cannot be journaled (%s): free some disk; it is tried again"
-                _log.error(detail, command.label, error, extra=logs.about(command.label))
-            self._unsaved[command.label] = command
+                _log.error(detail, label, error, extra=logs.about(label))
+            self._unsaved.update({command.label: command for command in effect.commands})
+        else:
+            for command in effect.commands:
+                self._unsaved.pop(command.label, None)
 
     def _save_what_failed(self) -> None:
-        for command in list(self._unsaved.values()):
-            self._save(do.Save(command))
+        if self._unsaved:
+            with contextlib.suppress(DatabaseFullError):
+                self._journal.save(*self._unsaved.values())
+                self._unsaved.clear()
 
     def _forget(self, effect: do.Forget) -> None:
         self._unsaved.pop(effect.command.label, None)

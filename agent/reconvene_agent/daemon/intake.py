@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
-from reconvene_agent.core import messages
+from reconvene_agent.core import clock, messages
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.errors import AgentError, ErrorCode, UsageError
 from reconvene_agent.core.job import Command, Status, digest_of, payload
 from reconvene_agent.core.messages import MAX_PAYLOAD, Args, Envelope
 from reconvene_agent.core.topics import CommandTopic
+from reconvene_agent.daemon.book import CLEAR_AFTER_S
 from reconvene_agent.daemon.events import Received
 from reconvene_agent.daemon.running import failed
 
 MAX_REV = 2**53 - 1
 """The largest whole number that every JSON reader keeps exactly."""
+
+
+MAX_DETAIL = 500
+"""Characters of a refusal: it may quote what was sent."""
 
 
 class Echo(Struct, frozen=True):
@@ -47,6 +53,10 @@ class Orphan(Struct, frozen=True):
     command: Command
 
 
+class Stale(Struct, frozen=True):
+    """An end of ours that counts as cleared, or that is more than a day old and in no journal any more."""
+
+
 class Accepted(Struct, frozen=True):
     """A new command with valid arguments, not journaled yet."""
 
@@ -55,7 +65,7 @@ class Accepted(Struct, frozen=True):
     args: Args
 
 
-Intake = Echo | Cleared | Repeated | Refused | Orphan | Accepted
+Intake = Echo | Cleared | Repeated | Refused | Orphan | Stale | Accepted
 
 
 def sort_message(
@@ -100,9 +110,13 @@ def sort_message(
     return Accepted(_new(topic, request, now), envelope, args)
 
 
-def _own(topic: CommandTopic, message: dict[str, Any], request: dict[str, Any], known: Command | None, now: Now) -> Echo | Orphan:
+def _own(
+    topic: CommandTopic, message: dict[str, Any], request: dict[str, Any], known: Command | None, now: Now
+) -> Echo | Orphan | Stale:
     rev = min(max(int(message["rev"]), 0), MAX_REV)
     terminal = message.get("status") in (Status.SUCCESSFUL.value, Status.FAILED.value)
+    if terminal and (_old(message, now) if known is None else known.cleared):
+        return Stale()
     if known is not None or terminal:
         return Echo(rev)
     command = Command(topic.op, topic.id, request, digest_of(request), now.wall, now.wall, rev=rev)
@@ -110,10 +124,21 @@ def _own(topic: CommandTopic, message: dict[str, Any], request: dict[str, Any], 
     return Orphan(failed(command, ErrorCode.INTERRUPTED, detail, now))
 
 
+def _old(message: dict[str, Any], now: Now) -> bool:
+    """Whether a state is more than a day old, as far as the clock can be believed."""
+    moment = message.get("updated_at")
+    try:
+        return now.synchronized and isinstance(moment, str) and now.wall - clock.wall_seconds(moment) > CLEAR_AFTER_S
+    except (msgspec.ValidationError, ValueError, OverflowError):
+        return False
+
+
 def _new(topic: CommandTopic, request: dict[str, Any], now: Now) -> Command:
     return Command(topic.op, topic.id, request, digest_of(request), received_at=now.wall, updated_at=now.wall)
 
 
 def _refusal(topic: CommandTopic, request: dict[str, Any], error: AgentError, now: Now) -> Command:
-    command = _new(topic, request, now)
-    return failed(command, error.code, error.message, now)
+    """Return a command as failed; an answer that would be too large to be read again goes without what was asked."""
+    detail = error.message if len(error.message) <= MAX_DETAIL else f"{error.message[:MAX_DETAIL]}…"
+    refusal = failed(_new(topic, request, now), error.code, detail, now)
+    return refusal if len(payload(refusal)) <= MAX_PAYLOAD else msgspec.structs.replace(refusal, request={})

@@ -41,15 +41,15 @@ class Journal:
         states = (_decode(state) for (state,) in self._database.execute("SELECT state FROM commands"))
         return [command for command in states if command is not None]
 
-    def save(self, command: Command) -> None:
-        """Store a command's state; on return it is on disk.
+    def save(self, *commands: Command) -> None:
+        """Store the states of these commands, all or none; on return they are on disk.
 
         Raises:
-            DatabaseFullError: there is no room; the state before it stays.
+            DatabaseFullError: there is no room; the states before them stay.
         """
+        rows = [(command.label, msgspec.json.encode(command)) for command in commands]
         with writing(self._database):
-            row = (command.label, msgspec.json.encode(command))
-            self._database.execute("INSERT OR REPLACE INTO commands (label, state) VALUES (?, ?)", row)
+            self._database.executemany("INSERT OR REPLACE INTO commands (label, state) VALUES (?, ?)", rows)
 
     def memory(self) -> Memory:
         """Return what is remembered of signatures.

@@ -28,7 +28,11 @@ TRAINS = frozenset({"specialize"})
 Cause = Literal["command", "heat", "voltage", "clock", "window"]
 
 # What a command fails with whose time is over while it has to wait.
-_CODES: dict[Cause, ErrorCode] = {"heat": ErrorCode.THERMAL, "window": ErrorCode.OUTSIDE_WINDOW}
+_CODES: dict[Cause, ErrorCode] = {
+    "heat": ErrorCode.THERMAL,
+    "window": ErrorCode.OUTSIDE_WINDOW,
+    "clock": ErrorCode.CLOCK_UNSYNCED,
+}
 
 
 PAUSED = "paused: "

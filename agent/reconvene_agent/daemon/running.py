@@ -17,6 +17,8 @@ from reconvene_agent.daemon.supervision import Action, Supervision
 from reconvene_agent.daemon.worker_process import WorkerEnded
 
 PUBLISH_EVERY_S = 2.0
+JOURNAL_EVERY_S = 60.0
+"""How often what is left of a command's ``timeout_s`` is journaled."""
 REVISIONS_AHEAD = 1000
 """So far may what is published be ahead of what is journaled; a run that goes on after a restart begins beyond that."""
 
@@ -35,6 +37,8 @@ _SHARES: dict[str, dict[Step, tuple[float, float]]] = {
 }
 
 StopReason = Literal["", "canceled", "timed out", "suspended", "paused"]
+_DOOMS: dict[StopReason, ErrorCode] = {"canceled": ErrorCode.CANCELED, "timed out": ErrorCode.TIMED_OUT}
+_DETAILS = {ErrorCode.CANCELED: "canceled on request", ErrorCode.TIMED_OUT: "the command's timeout_s was used up"}
 
 
 class RunningJob:
@@ -49,7 +53,7 @@ class RunningJob:
         self.stop_reason: StopReason = ""
         self.deadline = deadline
         self._published = mono
-        self._journaled = command.rev
+        self._journaled, self._journaled_at = command.rev, mono
         self._outcome: Done | Failed | Suspended | None = None
 
     @property
@@ -79,20 +83,24 @@ class RunningJob:
         due = new_step or now.mono - self._published >= PUBLISH_EVERY_S
         if due:
             self._published = now.mono
-        save = new_step or self.command.rev - self._journaled >= REVISIONS_AHEAD
+        ticking = self.deadline is not None and now.mono - self._journaled_at >= JOURNAL_EVERY_S
+        save = new_step or ticking or self.command.rev - self._journaled >= REVISIONS_AHEAD
         if save:
-            self._journaled = self.command.rev
+            self._journaled, self._journaled_at = self.command.rev, now.mono
+            self.command = replace(self.command, left_s=left(self.deadline, now))
         return save, due
 
     def stop(self, reason: StopReason, mono: float) -> bool:
         """Note that the worker is being asked to stop; False if it already was, or has finished.
 
-        What was only to be suspended or paused can still be canceled: it must not go on later.
+        A command that is stopped for good is doomed from here on. What was only to be suspended or paused can still be canceled:
+        it must not go on later.
         """
         given_up = reason == "canceled" and self.stop_reason in ("suspended", "paused")
         if (self.stop_reason and not given_up) or (self._outcome is not None and not isinstance(self._outcome, Suspended)):
             return False
         self.stop_reason = reason
+        self.command = replace(self.command, doomed=_DOOMS.get(reason))
         self.supervision.asked_to_stop(mono)
         return True
 
@@ -113,12 +121,10 @@ class RunningJob:
             return self.fail(outcome.code, outcome.message, now, outcome.result)
         if self.stop_reason in ("suspended", "paused"):
             return self._again(now, "suspended" if self.stop_reason == "suspended" else self.command.reason)
-        if self.stop_reason == "canceled":
-            return self.fail(ErrorCode.CANCELED, "canceled on request", now)
-        if self.stop_reason == "timed out":
-            return self.fail(ErrorCode.TIMED_OUT, "the command's timeout_s was used up", now)
-        left = outcome is None and ended.returncode == EXIT_TERMINATED and not (ended.broken or self.supervision.verdict)
-        if left or isinstance(outcome, Suspended):
+        if self.command.doomed is not None:
+            return stopped(self.command, self.command.doomed, now)
+        of_itself = outcome is None and ended.returncode == EXIT_TERMINATED and not (ended.broken or self.supervision.verdict)
+        if of_itself or isinstance(outcome, Suspended):
             return advance(self.command, now.wall, reason="somebody has stopped the worker")
         code, detail = explain(ended, self.supervision.verdict)
         if code is ErrorCode.OOM_KILLED and self.command.ceilings_mb is None:
@@ -129,7 +135,8 @@ class RunningJob:
 
     def _again(self, now: Now, reason: str, **changes: Any) -> Command:
         """Return the command as one that is started again, for which this start does not count."""
-        return advance(self.command, now.wall, attempt=max(0, self.command.attempt - 1), reason=reason, **changes)
+        attempt, left_s = max(0, self.command.attempt - 1), left(self.deadline, now)
+        return advance(self.command, now.wall, attempt=attempt, left_s=left_s, reason=reason, **changes)
 
     def fail(self, code: ErrorCode, detail: str, now: Now, result: dict[str, Any] | None = None) -> Command:
         """Return the command as failed."""
@@ -139,6 +146,16 @@ class RunningJob:
 def failed(command: Command, code: ErrorCode, detail: str, now: Now, result: dict[str, Any] | None = None) -> Command:
     """Return a command as failed for this reason."""
     return advance(command, now.wall, Status.FAILED, reason=detail, error=Failure.of(code, detail), result=result)
+
+
+def stopped(command: Command, doom: ErrorCode, now: Now) -> Command:
+    """Return a command as failed that was being stopped for good."""
+    return failed(command, doom, _DETAILS[doom], now)
+
+
+def left(deadline: float | None, now: Now) -> float | None:
+    """Return what is left until a deadline, in seconds; None where there is none."""
+    return None if deadline is None else max(0.0, deadline - now.mono)
 
 
 def beyond_all_published(command: Command) -> Command:

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import msgspec
 
+from reconvene_agent.core.clock import rfc3339
 from reconvene_agent.core.job import Status, Step
 from reconvene_agent.core.protocol import Done, Progress, Ready
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon import events
-from support.agents import JOB, TOPICS, AgentBench, command_topic, key
+from reconvene_agent.daemon.agent import TIDY_EVERY_S
+from reconvene_agent.daemon.book import CLEAR_AFTER_S, MAX_KEPT, MAX_KEPT_BYTES
+from support.agents import JOB, TOPICS, WALL, AgentBench, command_topic, key
 
 # --- a whole life ---------------------------------------------------------------------------------------------------------------
 
@@ -137,3 +140,75 @@ def test_clearing_a_running_command_does_not_stop_it(bench: AgentBench) -> None:
 
 def test_clearing_what_nobody_knows_does_nothing(bench: AgentBench) -> None:
     assert bench.receive(command_topic(JOB), b"") == []
+
+
+# --- what is left on the broker -------------------------------------------------------------------------------------------------
+
+
+def cleared(bench: AgentBench, label: str) -> bool:
+    """Whether the agent has cleared a command from the broker."""
+    return do.Publish(command_topic(label), b"") in bench.effects
+
+
+def test_an_end_is_cleared_a_day_after_the_broker_has_it(bench: AgentBench) -> None:
+    finished(bench)
+    bench.wait(2 * CLEAR_AFTER_S)
+    assert not cleared(bench, JOB), "nobody has seen it yet"
+    bench.post(events.Acknowledged(JOB))
+    bench.wait(CLEAR_AFTER_S)
+    assert not cleared(bench, JOB)
+    bench.wait(TIDY_EVERY_S)
+    assert cleared(bench, JOB)
+
+
+def test_what_was_sent_again_after_it_was_cleared_is_answered_and_cleared_again(bench: AgentBench) -> None:
+    finished(bench)
+    bench.receive(command_topic(JOB), b"")
+    bench.forget()
+    bench.command(JOB)
+    assert bench.statuses(JOB) == ["successful"]
+    assert not bench.done(do.Launch)
+    assert not bench.journal[JOB].cleared
+    bench.post(events.Acknowledged(JOB))
+    bench.wait(CLEAR_AFTER_S + TIDY_EVERY_S)
+    assert cleared(bench, JOB)
+
+
+def test_a_command_that_was_cleared_before_its_end_came_is_cleared_after_it(bench: AgentBench) -> None:
+    finished(bench)
+    end = [effect.payload for effect in bench.done(do.Publish) if effect.topic == command_topic(JOB)][-1]
+    bench.post(events.Acknowledged(JOB))
+    bench.receive(command_topic(JOB), b"")
+    bench.receive(command_topic(JOB), end)
+    bench.wait(CLEAR_AFTER_S + TIDY_EVERY_S)
+    assert cleared(bench, JOB)
+
+
+def test_a_refusal_is_cleared_after_a_day_unless_the_id_has_become_a_command(bench: AgentBench) -> None:
+    for label in ("reboot/1", "plan/1"):
+        bench.receive(command_topic(label), b"{")
+    bench.command("plan/1")
+    bench.wait(CLEAR_AFTER_S)
+    assert not cleared(bench, "reboot/1")
+    bench.wait(TIDY_EVERY_S)
+    assert cleared(bench, "reboot/1")
+    assert not cleared(bench, "plan/1")
+
+
+def test_old_ends_that_no_journal_knows_are_cleared_when_they_are_read(bench: AgentBench) -> None:
+    for label, age in (("plan/1", CLEAR_AFTER_S + 1), ("plan/2", CLEAR_AFTER_S - 1)):
+        state = {"status": "failed", "rev": 1, "updated_at": rfc3339(WALL - age)}
+        bench.receive(command_topic(label), msgspec.json.encode(state))
+    assert cleared(bench, "plan/1")
+    assert not cleared(bench, "plan/2")
+
+
+def test_a_flood_of_commands_leaves_no_more_than_can_be_kept(bench: AgentBench) -> None:
+    for number in range(3 * MAX_KEPT):
+        bench.command(f"ping/{number}")
+    assert MAX_KEPT <= len(bench.journal) <= 1.2 * MAX_KEPT
+    assert "ping/0" not in bench.journal
+    assert cleared(bench, "ping/0")
+    for number in range(20):
+        bench.command(f"ping/large-{number}", note="x" * 200_000)
+    assert sum(len(msgspec.json.encode(command)) for command in bench.journal.values()) <= 1.5 * MAX_KEPT_BYTES

@@ -114,9 +114,11 @@ def test_many_jobs_that_wait_start_one_after_the_other(bench: AgentBench) -> Non
     assert [launch.command.label for launch in bench.done(do.Launch)] == ["plan/1", "plan/2"]
 
 
-def test_another_job_is_refused_while_one_is_paused(hot: AgentBench) -> None:
+def test_another_job_waits_behind_one_that_is_paused_and_a_third_is_refused(hot: AgentBench) -> None:
     hot.command("plan/1")
-    assert hot.failure("plan/1") == "BUSY"
+    assert hot.states("plan/1")[-1]["reason"] == f"waits behind {JOB}"
+    hot.command("plan/2")
+    assert hot.failure("plan/2") == "BUSY"
 
 
 # --- under-voltage -----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 
-from reconvene_agent.core.protocol import Done
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon import events
 from support.agents import JOB, WALL, AgentBench, command_topic, states
@@ -54,24 +53,6 @@ def test_a_payload_over_the_limit_under_a_known_id_is_refused_too(bench: AgentBe
     bench.post(events.Received(command_topic(JOB), None, 300_000))
     assert [effect.retain for effect in bench.done(do.Publish)] == [False, True]
     assert bench.statuses(JOB) == ["failed", "executing"]
-
-
-def test_one_job_at_a_time(bench: AgentBench) -> None:
-    bench.command(JOB)
-    bench.command("plan/2")
-    assert bench.failure("plan/2") == "BUSY"
-    assert bench.states("plan/2")[-1]["reason"] == f"busy with {JOB}"
-    assert bench.states("plan/2")[-1]["error"]["retryable"] is True
-    assert len(bench.done(do.Launch)) == 1
-
-
-def test_what_was_refused_as_busy_can_be_sent_again(bench: AgentBench) -> None:
-    bench.command(JOB)
-    bench.command("plan/2")
-    bench.say(Done({}))
-    bench.end()
-    bench.command("plan/2")
-    assert bench.statuses("plan/2")[-1] == "executing"
 
 
 def test_a_stopping_agent_takes_no_more_jobs_but_answers(bench: AgentBench) -> None:

@@ -87,3 +87,13 @@ def test_a_state_too_large_to_be_read_back_is_not_published_for_ever(bench: Agen
     bench.forget()
     bench.post(events.Received(command_topic("ping/1"), None, len(state)))
     assert bench.effects == []
+
+
+def test_what_overtakes_a_newer_revision_is_not_older_after_a_crash(bench: AgentBench) -> None:
+    bench.command(JOB)
+    bench.receive(command_topic(JOB), b'{"status":"executing","rev":5000}')
+    shown = bench.states(JOB)[-1]["rev"]
+    assert bench.journal[JOB].rev == shown > 5000
+    bench.forget()
+    bench.restart()
+    assert bench.states(JOB)[0]["rev"] > shown

@@ -133,6 +133,71 @@ def test_commands_of_a_newer_version_are_left_aside() -> None:
     assert [launch.command.label for launch in bench.done(do.Launch)] == ["plan/3"]
 
 
+def test_a_canceled_run_stays_canceled_though_the_agent_crashes_before_its_worker_has_left(bench: AgentBench) -> None:
+    bench.command(JOB)
+    effects = bench.command("cancel/1")
+    (save,) = [effect for effect in effects if isinstance(effect, do.Save)]
+    assert [command.label for command in save.commands] == ["cancel/1", JOB], "both in one write, or neither"
+    assert effects.index(save) < effects.index(do.AskWorker("cancel"))
+    before = bench.states(JOB)[-1]["rev"]
+    bench.forget()
+    bench.restart()
+    assert not bench.done(do.Launch)
+    assert bench.failure(JOB) == "CANCELED"
+    assert bench.states(JOB)[-1]["rev"] > before
+
+
+def test_a_run_whose_time_was_over_stays_so_though_the_agent_crashes(bench: AgentBench) -> None:
+    bench.command(JOB, timeout_s=30)
+    bench.wait(30)
+    bench.forget()
+    bench.restart()
+    assert not bench.done(do.Launch)
+    assert bench.failure(JOB) == "TIMED_OUT"
+
+
+def timed_out_after(bench: AgentBench, seconds: float) -> bool:
+    """Whether the job's time is over after so many seconds, and not before."""
+    bench.wait(seconds - 0.1)
+    early = do.AskWorker("cancel") in bench.effects
+    bench.wait(0.1)
+    return not early and do.AskWorker("cancel") in bench.effects
+
+
+def test_time_that_was_used_up_before_an_orderly_stop_stays_used_up(bench: AgentBench) -> None:
+    bench.command(JOB, timeout_s=100)
+    bench.wait(70)
+    bench.post(events.StopAsked())
+    bench.say(Suspended())
+    bench.end()
+    bench.restart()
+    assert timed_out_after(bench, 30)
+
+
+def test_time_that_was_used_up_before_a_crash_stays_used_up_to_a_minute(bench: AgentBench) -> None:
+    bench.command(JOB, timeout_s=1000)
+    for _ in range(9):
+        bench.wait(61)
+        bench.say(Progress(Step.TRAIN, 0.5))
+    bench.wait(20)
+    bench.restart()
+    assert timed_out_after(bench, 1000 - 9 * 61)
+
+
+def test_a_pause_uses_up_time_over_an_orderly_stop_too(bench: AgentBench) -> None:
+    bench.command(JOB, timeout_s=100)
+    bench.fare(90.0)
+    bench.say(Suspended())
+    bench.end()
+    bench.wait(60)
+    bench.post(events.StopAsked())
+    bench.restart()
+    bench.wait(34.9)
+    assert bench.statuses(JOB)[-1] == "executing"
+    bench.wait(0.1)
+    assert bench.failure(JOB) == "THERMAL"
+
+
 @given(st.lists(st.tuples(st.sampled_from(Step), st.integers(0, 2 * REVISIONS_AHEAD)), max_size=4))
 def test_no_revision_after_a_crash_is_older_than_one_before(reports: list[tuple[Step, int]]) -> None:
     bench = AgentBench()

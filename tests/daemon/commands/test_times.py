@@ -53,10 +53,10 @@ def test_a_command_whose_time_comes_while_another_runs_starts_after_it(bench: Ag
     bench.command("plan/1")
     bench.command(JOB, not_before=WALL + 60)
     bench.wait(100)
-    assert bench.statuses(JOB) == ["scheduled"]
+    assert [state["reason"] for state in bench.states(JOB)] == ["waits for its not_before", "waits behind plan/1"]
     bench.say(Done({}), "plan/1")
     bench.end("plan/1")
-    assert bench.statuses(JOB) == ["scheduled", "executing"]
+    assert bench.statuses(JOB) == ["scheduled", "scheduled", "executing"]
 
 
 def test_waiting_commands_start_in_the_order_they_came(bench: AgentBench) -> None:

@@ -88,10 +88,13 @@ def test_a_busy_agent_says_so_and_answers_pings(daemon: Daemon, fleet: Fleet, go
     fleet.order("specialize/1")
     daemon.wait_step("train")
     fleet.order("plan/2")
-    assert fleet.wait_end("plan/2")["error"]["code"] == "BUSY"
+    assert fleet.wait_status("plan/2", "scheduled")["reason"] == "waits behind specialize/1"
+    fleet.order("plan/3")
+    assert fleet.wait_end("plan/3")["error"]["code"] == "BUSY"
     assert fleet.ping(1)["state"] == "specialize"
     go.touch()
     assert fleet.wait_end("specialize/1")["status"] == "successful"
+    assert fleet.wait_end("plan/2")["status"] == "successful"
 
 
 def test_cancel_in_the_middle_of_training(daemon: Daemon, fleet: Fleet) -> None:
