@@ -7,7 +7,7 @@ in their order. The life of commands is in ``commands``; here is the agent's own
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
@@ -17,6 +17,7 @@ from reconvene_agent.core.device import Device
 from reconvene_agent.core.errors import UsageError
 from reconvene_agent.core.job import Command
 from reconvene_agent.core.messages import decode_object
+from reconvene_agent.core.topics import CommandTopic
 from reconvene_agent.daemon import announce, drift, events, reports, status
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon.alarms import Alarms, Name
@@ -31,9 +32,14 @@ from reconvene_agent.daemon.probe.strain import Strain
 from reconvene_agent.daemon.status import Broker
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
 
+if TYPE_CHECKING:  # it takes memory, which only those give it who have switched it on
+    from reconvene_agent.daemon.homeassistant import HomeAssistant
+
 SETTLE_S = 0.5
 SETTLE_MOST_S = 5.0
 TIDY_EVERY_S = 600.0
+HEALTH_CHECK = CommandTopic("health", "check")
+"""What thin-edge.io's watchdog asks, under a command's topic without being one: health is to be told again."""
 
 Effects = Iterator[Effect]
 
@@ -41,7 +47,7 @@ Effects = Iterator[Effect]
 class Agent:
     """One agent. ``known`` is what the journal held; ``defaults`` fills in what commands leave out.
 
-    ``guard`` has seen the board already.
+    ``guard`` has seen the board already. ``home`` is there if Home Assistant is to be told, or to be told no longer.
     """
 
     def __init__(
@@ -52,12 +58,14 @@ class Agent:
         defaults: dict[str, Any],
         now: Now,
         guard: Guard,
+        home: HomeAssistant | None = None,
     ) -> None:
         self._identity = identity
         self._topics = identity.topics
         self._config = config
         self._commands = Commands(identity, config, known, defaults, guard)
         self._guard = guard
+        self._home = home
         self._started = now.mono
         self._alarms = Alarms(identity.topics)
         reserve = 0.0 if config.budget.reserve_mb is UNSET else config.budget.reserve_mb
@@ -77,7 +85,7 @@ class Agent:
             events.Connected: self._on_connected,
             events.Disconnected: self._on_disconnected,
             events.Received: self._on_received,
-            events.Acknowledged: lambda event, _now: commands.ledger.acknowledged(event.token),
+            events.Acknowledged: self._on_acknowledged,
             events.LaunchFailed: commands.launch_failed,
             events.JournalFailed: commands.journal_failed,
             events.Launched: commands.launched,
@@ -107,6 +115,8 @@ class Agent:
         if self._commands.state != before:
             effects += self._health(now)
             effects.append(do.Remember(self.status(now)))
+        if self._home is not None and self._announced:
+            effects += self._home.step(self._commands.state, self._commands.job, now)
         if self._commands.stopping and self._commands.running is None and not self._quitting:
             self._quitting = True
             effects += self._quit(now)
@@ -114,7 +124,8 @@ class Agent:
 
     def due(self, now: Now) -> float:
         """Return when, on the monotonic clock, the agent wants a Tick if nothing happens before."""
-        times = (self._sample_at, self._tidy_at, self._settle_at, self._commands.due(now), self._drift.due)
+        home = None if self._home is None or not self._announced else self._home.due
+        times = (self._sample_at, self._tidy_at, self._settle_at, self._commands.due(now), self._drift.due, home)
         return min(time for time in times if time is not None)
 
     def status(self, now: Now) -> dict[str, Any]:
@@ -178,6 +189,8 @@ class Agent:
         serving = self._deployed.release
         if self._config.drift.auto and self._drift.unfit and serving is not None:
             yield from self._commands.drifted(serving, now)
+        if self._config.prometheus.textfile:
+            yield do.Expose(self.status(now), event.figures, now.wall)
         power = event.device.power
         yield from self._feel(Strain(event.device.temperature_c, None if power is None else power.under_voltage), now)
 
@@ -231,7 +244,14 @@ class Agent:
         yield from self._deployed.announce()
         yield from self._alarms.announce()
         yield from self._commands.ledger.announce()
+        if self._home is not None:
+            yield from self._home.announce()
         yield do.Remember(self.status(now))
+
+    def _on_acknowledged(self, event: events.Acknowledged, _now: Now) -> Effects:
+        yield from self._commands.ledger.acknowledged(event.token)
+        if self._home is not None:
+            yield from self._home.acknowledged(event.token)
 
     def _health(self, now: Now) -> Effects:
         if self._announced:
@@ -242,7 +262,13 @@ class Agent:
             if self._announced and self._says_down(event.payload):
                 yield from self._health(now)
             return
+        if self._home is not None and event.topic in self._home.filters:
+            yield from self._home.received(event, self._commands.receive, now)
+            return
         topic = self._topics.parse_command(event.topic)
+        if topic == HEALTH_CHECK:
+            yield from self._health(now)
+            return
         if topic is None:
             yield do.Log("debug", f"a message on {event.topic} is not for this agent")
             return

@@ -58,6 +58,11 @@ class Commands:
         return "idle" if self.paused.hold is None else "paused"
 
     @property
+    def job(self) -> Command | None:
+        """The job that runs or is paused."""
+        return self._started
+
+    @property
     def _started(self) -> Command | None:
         """The job that runs or, having started, is paused."""
         return self.paused.job if self.running is None else self.running.command

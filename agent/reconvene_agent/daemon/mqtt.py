@@ -56,7 +56,7 @@ class Link(Struct, frozen=True):
 
 
 class Will(Struct, frozen=True):
-    """What the broker publishes, retained, when we are gone."""
+    """What is published, retained: by the broker when we are gone, or as a greeting on each connection before all else."""
 
     topic: str
     payload: bytes
@@ -129,7 +129,14 @@ def tls_context(link: Link) -> ssl.SSLContext:
 class Connection:
     """Connects, and connects again, in a thread of its own until it is closed."""
 
-    def __init__(self, link: Link, will: Will | None, subscriptions: tuple[str, ...], listener: Listener) -> None:
+    def __init__(
+        self,
+        link: Link,
+        will: Will | None,
+        subscriptions: tuple[str, ...],
+        listener: Listener,
+        greeting: Will | None = None,
+    ) -> None:
         """Prepare; ``start`` begins.
 
         Raises:
@@ -137,6 +144,7 @@ class Connection:
         """
         self._link = link
         self._will = will
+        self._greeting = greeting
         self._subscriptions = subscriptions
         self._listener = listener
         self._context = tls_context(link) if link.tls else None
@@ -292,6 +300,8 @@ class _Conversation:
             self._reason = f"the broker refused the connection: {code.getName()}"
             client.disconnect()
             return
+        if self._owner._greeting is not None:
+            client.publish(self._owner._greeting.topic, self._owner._greeting.payload, qos=1, retain=True)
         # From here on publications pass: what the broker kept for us may arrive, and want an answer, before it confirms the
         # subscriptions.
         self._owner._client = client
