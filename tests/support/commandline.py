@@ -8,8 +8,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,17 +24,6 @@ ERROR = "reconvene-agent: error: "
 _MARK = "STARTED_BY_TEST"
 # What would let the surroundings decide how a command behaves.
 _FOREIGN = ("JOURNAL_STREAM", "NOTIFY_SOCKET", "PYTHONUNBUFFERED", "PYTHONIOENCODING", "STATE_DIRECTORY", "RUNTIME_DIRECTORY")
-
-
-@contextmanager
-def on_one_core() -> Iterator[None]:
-    """Let what starts in the ``with`` block have one core, so that its threads do not wait for each other beside other tests."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 class Ended(Struct, frozen=True):

@@ -11,7 +11,8 @@ import pytest
 
 from reconvene_agent.cli.commands import demo
 from reconvene_agent.cli.demo.stage import Stage
-from support.commandline import Cli, Ended, Running, command, on_one_core
+from support.commandline import Cli, Ended, Running, command
+from support.cores import on_one_core
 
 SLOW_S = 280.0
 
