@@ -17,10 +17,10 @@ have() { command -v "$1" >/dev/null 2>&1; }
 usage() {
     cat <<'TEXT'
 usage: ./install.sh demo          set up .venv here and run the whole job once, live, on this machine
-       ./install.sh test          set up .venv here and run every check and test
+       ./install.sh test          set up .venv here and run every check and test, a process for each core (four at most)
        sudo ./install.sh          install and start the systemd service
 
-Options of `demo` are handed on: ./install.sh demo --out DIR
+Options are handed on: ./install.sh demo --out DIR, or to pytest: ./install.sh test tests/core -k topics -n 0
 TEXT
 }
 
@@ -145,7 +145,7 @@ run_tests() {
     "$bin/lint-imports" --no-cache
     "$bin/shellcheck" install.sh .ci/run
     say "tests"
-    PATH="$bin:$PATH" "$bin/python" -m pytest "$@"
+    PATH="$bin:$PATH" "$bin/python" -m pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder "$@"
 }
 
 install_service() {

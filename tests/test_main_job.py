@@ -16,6 +16,7 @@ import pytest
 from reconvene_agent.core.bundle import ModelSpec
 from reconvene_agent.worker.priority import NICENESS
 from support.brokers import Mosquitto, retained
+from support.cores import on_one_core
 from support.daemons import TOPICS, Daemon, Fleet
 from support.models import shipped
 from support.pictures import digits
@@ -39,7 +40,7 @@ def test_a_model_is_made_over_mqtt_though_the_board_dies_in_the_middle(tmp_path:
     shutil.rmtree(board.state / "bundles/ours")
     shipped(board.state / "bundles/ours", ModelSpec("resnet20", (1, 8, 8), 10))
     archive(board.state / "data/digits.npz", TRAINED)
-    with Fleet(broker.port) as fleet, board:
+    with on_one_core(), Fleet(broker.port) as fleet, board:
         fleet.wait_birth()
         fleet.order("specialize/1", ARGS)
         epoch = fleet.wait_topic(TOPICS.event("epoch"), 60).json

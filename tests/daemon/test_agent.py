@@ -94,7 +94,6 @@ def test_what_is_announced_at_birth(bench: AgentBench) -> None:
     bench.connect()
     topics = [effect.topic for effect in bench.done(do.Publish)]
     assert topics == [
-        TOPICS.service,
         *(TOPICS.capability(op) for op in OPERATIONS),
         HEALTH,
         TOPICS.twin("config"),

@@ -16,7 +16,7 @@ def test_the_last_will_is_the_goodbye() -> None:
 
 def test_a_capability_for_every_operation() -> None:
     topics = [effect.topic for effect in announce.birth(IDENTITY)]
-    assert topics == [TOPICS.service, *(TOPICS.capability(op) for op in OPERATIONS)]
+    assert topics == [TOPICS.capability(op) for op in OPERATIONS]
 
 
 def test_the_hardware_holds_nothing_that_changes_all_the_time() -> None:

@@ -11,12 +11,13 @@ import pytest
 
 from reconvene_agent.core import census
 from reconvene_agent.core.census import Census
-from reconvene_agent.core.config import AgentSection, Config
+from reconvene_agent.core.clock import Now
+from reconvene_agent.core.config import AgentSection, Config, PrometheusSection
 from reconvene_agent.core.errors import ErrorCode
 from reconvene_agent.core.job import Command, Status, advance
 from reconvene_agent.core.overlay import Overlay
+from reconvene_agent.daemon import discovered, events, launch, order
 from reconvene_agent.daemon import effects as do
-from reconvene_agent.daemon import events, launch, order
 from reconvene_agent.daemon.control import ControlServer
 from reconvene_agent.daemon.database import DatabaseFullError
 from reconvene_agent.daemon.executor import Executor
@@ -25,7 +26,9 @@ from reconvene_agent.daemon.journal import Journal
 from reconvene_agent.daemon.probe.strain import Strain
 from reconvene_agent.daemon.spool import Spool
 from reconvene_agent.daemon.trust import Nonce
-from support.agents import WALL
+from support.agents import WALL, AgentBench
+from support.disks import fill, tiny_disk
+from support.exposition import parse
 from support.spools import open_spool, waiting
 from support.values import profile
 
@@ -183,6 +186,53 @@ def test_a_status_that_cannot_be_kept_is_a_warning(executor: Executor, config: C
     executor.carry_out([do.Remember({"state": "idle"}), do.Quit()])
     assert "the last known status cannot be kept" in caplog.text
     assert executor.done
+
+
+STATUS = AgentBench().agent.status(Now(0.0, 1000.0))
+
+
+def test_the_figures_for_prometheus_can_be_read_by_another_user(executor: Executor, config: Config, tmp_path: Path) -> None:
+    path = tmp_path / "agent.prom"
+    executor._config = msgspec.structs.replace(config, prometheus=PrometheusSection(str(path)))
+    for degrees in (50.0, 51.0):
+        executor.carry_out([do.Expose(STATUS, {"temperature_c": degrees}, 1.0)])
+        assert parse(path.read_text())["reconvene_agent_board_temperature_celsius"].value == degrees
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert not list(tmp_path.glob(".agent.prom*"))
+
+
+def test_figures_that_cannot_be_written_are_one_line_until_they_can_be(
+    executor: Executor, config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "missing" / "agent.prom"
+    executor._config = msgspec.structs.replace(config, prometheus=PrometheusSection(str(path)))
+    expose = [do.Expose(STATUS, {}, 1.0)]
+    for _ in range(3):
+        executor.carry_out(expose)
+    assert [record.getMessage().count("\n") for record in caplog.records] == [0]
+    assert str(path.parent) in caplog.text
+    path.parent.mkdir()
+    executor.carry_out(expose)
+    assert path.exists()
+    with tiny_disk(path.parent, "16k") as full:
+        fill(full)
+        for _ in range(2):
+            executor.carry_out(expose)
+        assert [name.name for name in full.iterdir()] == ["ballast"]
+    assert len(caplog.records) == 2
+    assert "no space left" in caplog.text
+
+
+def test_what_home_assistant_was_told_is_kept_on_disk(
+    executor: Executor, config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    executor.carry_out([do.KeepDiscovered(("a", "b"))])
+    assert discovered.kept(config.discovered_path) == ("a", "b")
+    executor.carry_out([do.KeepDiscovered(())])
+    assert not config.discovered_path.exists()
+    config.discovered_path.mkdir()
+    executor.carry_out([do.KeepDiscovered(("a",))])
+    assert "cannot be kept" in caplog.text
 
 
 def test_what_a_job_left_is_removed(executor: Executor, config: Config) -> None:

@@ -47,3 +47,8 @@ def test_a_release_tells_its_latency() -> None:
 @pytest.mark.parametrize("latency", [None, 5, [], "fast"])
 def test_a_latency_that_makes_no_sense_is_left_out(latency: object) -> None:
     assert len(records("release", {"latency_ms": latency})) == 1
+
+
+def test_a_figure_that_is_not_known_is_left_out_of_a_measurement() -> None:
+    found = reports.measurement(TOPICS, "training", {"loss": 0.0, "accuracy": None}, WALL)
+    assert found.document == {"time": ABOUT["time"], "loss": 0.0}

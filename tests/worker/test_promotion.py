@@ -213,8 +213,7 @@ def test_a_missing_speed_up_is_told_before_training_starts(
     document = pipeline.specialize(specialize_request(bundle, data, tmp_path), ear)
     names = [name for name, _ in ear.events]
     assert names.index("warning") < names.index("prune") < names.index("epoch")
-    (warning,) = ear.told("warning")
-    assert warning["name"] == "no_speedup"
+    (warning,) = [each for each in ear.told("warning") if each.get("name") == "no_speedup"]
     assert warning["text"].startswith("pruning makes this model no faster here: p50 2 ms against 2 ms dense (1.00×); ")
     assert document["prune"]["speedup"]["ratio"] == 1.0
 

@@ -161,6 +161,19 @@ class SecuritySection(Struct, frozen=True, forbid_unknown_fields=True):
     trusted_keys: str = ""
 
 
+class HomeAssistantSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """Home Assistant. ``discovery`` announces the agent to it as a device, below its discovery ``prefix``."""
+
+    discovery: bool = False
+    prefix: str = "homeassistant"
+
+
+class PrometheusSection(Struct, frozen=True, forbid_unknown_fields=True):
+    """Prometheus. ``textfile`` is where node_exporter picks the figures up: NAME.prom; none when empty."""
+
+    textfile: str = ""
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -171,6 +184,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     telemetry: TelemetrySection = TelemetrySection()
     specialize: SpecializeSection = SpecializeSection()
     drift: DriftSection = DriftSection()
+    homeassistant: HomeAssistantSection = HomeAssistantSection()
+    prometheus: PrometheusSection = PrometheusSection()
     budget: BudgetLimits = BudgetLimits()
     method: MethodOptions = MethodOptions()
     training: TrainingOptions = TrainingOptions()
@@ -203,6 +218,11 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     def pause_path(self) -> Path:
         """What says that work is paused on command; there as long as it is."""
         return self.state_dir / "paused.json"
+
+    @property
+    def discovered_path(self) -> Path:
+        """What Home Assistant's topics on the broker hold of this agent; there as long as they may hold something."""
+        return self.state_dir / "homeassistant.json"
 
     @property
     def bundles_dir(self) -> Path:
@@ -293,6 +313,11 @@ def _cross_checks(config: Config) -> list[str]:
             problems.append(f"agent.{name}: must be an absolute path")
     if config.security.trusted_keys and not Path(config.security.trusted_keys).is_absolute():
         problems.append("security.trusted_keys: must be an absolute path")
+    if not all(map(topics.valid_segment, config.homeassistant.prefix.split("/"))):
+        problems.append("homeassistant.prefix: must be topic levels of letters, digits and . _ : -")
+    textfile = config.prometheus.textfile
+    if textfile and not (Path(textfile).is_absolute() and textfile.endswith(".prom")):
+        problems.append("prometheus.textfile: must be an absolute path that ends in .prom")
     for name in ("ca_file", "cert_file", "key_file", "password_file"):
         value = getattr(broker, name)
         if value and not _may_be_file(Path(value)):

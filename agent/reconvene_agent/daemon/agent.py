@@ -7,7 +7,7 @@ in their order. The life of commands is in ``commands``; here is the agent's own
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
 
@@ -19,6 +19,7 @@ from reconvene_agent.core.errors import UsageError
 from reconvene_agent.core.job import Command
 from reconvene_agent.core.messages import decode_object
 from reconvene_agent.core.overlay import Overlay
+from reconvene_agent.core.topics import CommandTopic
 from reconvene_agent.daemon import announce, drift, events, reports, status
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon.alarms import Alarms, Name
@@ -36,10 +37,15 @@ from reconvene_agent.daemon.trust import Trust
 from reconvene_agent.daemon.vitals import Vitals
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
 
+if TYPE_CHECKING:  # it takes memory, which only those give it who have switched it on
+    from reconvene_agent.daemon.homeassistant import HomeAssistant
+
 NO_OVERLAY = Overlay()
 SETTLE_S = 0.5
 SETTLE_MOST_S = 5.0
 TIDY_EVERY_S = 600.0
+HEALTH_CHECK = CommandTopic("health", "check")
+"""What thin-edge.io's watchdog asks, under a command's topic without being one: health is to be told again."""
 
 Effects = Iterator[Effect]
 
@@ -48,7 +54,8 @@ class Agent:
     """One agent. ``known`` is what the journal held; ``defaults`` fills in what commands leave out.
 
     ``guard`` has seen the board already; ``trust`` knows who may command; ``certificate`` is what the
-    agent shows to the broker; ``overlay`` is what commands have changed of the configuration.
+    agent shows to the broker; ``overlay`` is what commands have changed of the configuration. ``home`` is there if Home
+    Assistant is to be told, or to be told no longer.
     """
 
     def __init__(
@@ -62,6 +69,7 @@ class Agent:
         trust: Trust,
         certificate: Certificate | None = None,
         overlay: Overlay = NO_OVERLAY,
+        home: HomeAssistant | None = None,
     ) -> None:
         self._identity = identity
         self._topics = identity.topics
@@ -70,6 +78,7 @@ class Agent:
         self._updated = updatable.names(overlay.settings)
         self._guard = guard
         self._certificate = certificate
+        self._home = home
         self._started = now.mono
         self._alarms = Alarms(identity.topics)
         self._vitals = Vitals(identity.topics, self._alarms)
@@ -91,7 +100,7 @@ class Agent:
             events.Connected: self._on_connected,
             events.Disconnected: self._on_disconnected,
             events.Received: self._on_received,
-            events.Acknowledged: lambda event, now: commands.ledger.acknowledged(event.token, now),
+            events.Acknowledged: self._on_acknowledged,
             events.LaunchFailed: commands.launch_failed,
             events.JournalFailed: commands.journal_failed,
             events.Launched: commands.launched,
@@ -126,6 +135,8 @@ class Agent:
         if self._commands.state != before:
             effects += self._health(now)
             effects.append(do.Remember(self.status(now)))
+        if self._home is not None and self._announced:
+            effects += self._home.step(self._commands.state, self._commands.started, now)
         if self._commands.stopping and self._commands.running is None and not self._quitting:
             self._quitting = True
             effects += self._quit(now)
@@ -133,7 +144,8 @@ class Agent:
 
     def due(self, now: Now) -> float:
         """Return when, on the monotonic clock, the agent wants a Tick if nothing happens before."""
-        times = (self._sample_at, self._tidy_at, self._settle_at, self._commands.due(now), self._drift.due)
+        home = None if self._home is None or not self._announced else self._home.due
+        times = (self._sample_at, self._tidy_at, self._settle_at, self._commands.due(now), self._drift.due, home)
         return min(time for time in times if time is not None)
 
     def status(self, now: Now) -> dict[str, Any]:
@@ -209,6 +221,8 @@ class Agent:
         if self._config.drift.auto and self._drift.unfit and serving is not None:
             yield from self._commands.drifted(serving, now)
         yield from self._vitals.sampled(event.device, event.held_down, now.wall)
+        if self._config.prometheus.textfile:
+            yield do.Expose(self.status(now), event.figures, now.wall)
         power = event.device.power
         yield from self._feel(Strain(event.device.temperature_c, None if power is None else power.under_voltage), now)
 
@@ -263,7 +277,14 @@ class Agent:
         yield from self._deployed.announce()
         yield from self._alarms.announce()
         yield from self._commands.ledger.announce()
+        if self._home is not None:
+            yield from self._home.announce()
         yield do.Remember(self.status(now))
+
+    def _on_acknowledged(self, event: events.Acknowledged, now: Now) -> Effects:
+        yield from self._commands.ledger.acknowledged(event.token, now)
+        if self._home is not None:
+            yield from self._home.acknowledged(event.token)
 
     def _health(self, now: Now) -> Effects:
         if self._announced:
@@ -274,7 +295,13 @@ class Agent:
             if self._announced and self._says_down(event.payload):
                 yield from self._health(now)
             return
+        if self._home is not None and event.topic in self._home.filters:
+            yield from self._home.received(event, self._commands.receive, now)
+            return
         topic = self._topics.parse_command(event.topic)
+        if topic == HEALTH_CHECK:
+            yield from self._health(now)
+            return
         if topic is None:
             yield do.Log("debug", f"a message on {event.topic} is not for this agent")
             return

@@ -12,7 +12,7 @@ from reconvene_agent.core.clock import rfc3339
 from reconvene_agent.core.device import Device
 from reconvene_agent.core.job import Command, payload
 from reconvene_agent.core.release import Release
-from reconvene_agent.core.topics import SERVICE, Topics
+from reconvene_agent.core.topics import Topics
 from reconvene_agent.daemon.effects import Publish
 from reconvene_agent.daemon.identity import Identity
 
@@ -37,8 +37,7 @@ def down(identity: Identity) -> bytes:
 
 
 def birth(identity: Identity) -> Iterator[Publish]:
-    """Return what is announced on every connection and never changes: the registration and the capabilities."""
-    yield Publish(identity.topics.service, messages.registration(SERVICE))
+    """Return what is announced on every connection and never changes: the capabilities. The registration was before."""
     for op in messages.OPERATIONS:
         yield Publish(identity.topics.capability(op), messages.capability(op))
 

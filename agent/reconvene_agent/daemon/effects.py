@@ -109,6 +109,20 @@ class KeepPause(Struct, frozen=True):
     ordered_by: str
 
 
+class KeepDiscovered(Struct, frozen=True):
+    """Keep on disk which topics the broker may hold for Home Assistant."""
+
+    topics: tuple[str, ...]
+
+
+class Expose(Struct, frozen=True):
+    """Write the figures for Prometheus: the status document and the board's ``figures``, measured at ``wall``."""
+
+    status: dict[str, Any]
+    figures: dict[str, Any]
+    wall: float
+
+
 class ReadRelease(Struct, frozen=True):
     """Look up the current release, and prove that it is whole."""
 
@@ -201,6 +215,8 @@ Effect = (
     | TimeModel
     | EndTiming
     | KeepPause
+    | KeepDiscovered
+    | Expose
     | ReadRelease
     | SwitchRelease
     | UpdateSettings

@@ -69,6 +69,7 @@ class Executor:
         self._timing: WorkerProcess | None = None
         self._unsaved: dict[str, Command] = {}
         self._records: list[do.Record] = []  # of the effects that are being done
+        self._unexposed = False
         self.outbox = Outbox(connection, spool)
         self.done = False
         self.again = False
@@ -95,6 +96,8 @@ class Executor:
             do.TimeModel: self._time_model,
             do.EndTiming: lambda _: self._timing.kill() if self._timing is not None else None,
             do.KeepPause: self._keep_pause,
+            do.KeepDiscovered: self._keep_discovered,
+            do.Expose: self._expose,
             do.Answer: lambda effect: self._control.answer(effect.ticket, effect.document),
             do.Remember: self._remember,
             do.Log: self._say,
@@ -213,6 +216,33 @@ class Executor:
             order.keep(self._config.pause_path, effect.ordered_by)
         except (AgentError, OSError) as error:
             _log.error("that work is %spaused cannot be kept over a restart: %s", "" if effect.ordered_by else "not ", error)
+
+    def _keep_discovered(self, effect: do.KeepDiscovered) -> None:
+        from reconvene_agent.daemon import discovered
+
+        try:
+            discovered.keep(self._config.discovered_path, effect.topics)
+        except (AgentError, OSError) as error:
+            _log.error("what Home Assistant was told cannot be kept, and so not be cleared when discovery is off: %s", error)
+
+    def _expose(self, effect: do.Expose) -> None:
+        from reconvene_agent.daemon import prometheus
+
+        path = Path(self._config.prometheus.textfile)
+        content = prometheus.render(effect.status, effect.figures, self._spool.dropped, effect.wall)
+
+        def fill(aside: Path) -> None:
+            aside.write_bytes(content)
+            aside.chmod(0o644)  # node_exporter is another user
+
+        try:
+            atomic.write_with(path, fill)
+        except (AgentError, OSError) as error:
+            if not self._unexposed:
+                _log.warning("the figures for Prometheus cannot be written: %s; it is tried again without a word", error)
+            self._unexposed = True
+        else:
+            self._unexposed = False
 
     def _remember(self, effect: do.Remember) -> None:
         try:

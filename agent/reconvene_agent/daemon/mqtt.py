@@ -61,7 +61,7 @@ class Link(Struct, frozen=True):
 
 
 class Will(Struct, frozen=True):
-    """What the broker publishes, retained, when we are gone."""
+    """What is published, retained: by the broker when we are gone, or as a greeting on each connection before all else."""
 
     topic: str
     payload: bytes
@@ -114,7 +114,14 @@ def link_from(section: BrokerSection, client_id: str) -> Link:
 class Connection:
     """Connects, and connects again, in a thread of its own until it is closed."""
 
-    def __init__(self, link: Link, will: Will | None, subscriptions: tuple[str, ...], listener: Listener) -> None:
+    def __init__(
+        self,
+        link: Link,
+        will: Will | None,
+        subscriptions: tuple[str, ...],
+        listener: Listener,
+        greeting: Will | None = None,
+    ) -> None:
         """Prepare; ``start`` begins.
 
         Raises:
@@ -122,6 +129,7 @@ class Connection:
         """
         self._link = link
         self._will = will
+        self._greeting = greeting
         self._subscriptions = subscriptions
         self._listener = listener
         self._context = tls.tls_context(link.ca_file, link.cert_file, link.key_file) if link.tls else None
@@ -324,6 +332,9 @@ class _Conversation:
         assert isinstance(client, _Client)
         # paho does not look at it, and a broker hangs up on who sends more before it has acknowledged the first.
         client._max_inflight_messages = min(client.max_inflight_messages, getattr(properties, "ReceiveMaximum", 65535))
+        if self._owner._greeting is not None:
+            client.count_publication()
+            client.publish(self._owner._greeting.topic, self._owner._greeting.payload, qos=1, retain=True)
         # From here on publications pass: what the broker kept for us may arrive, and want an answer, before it confirms the
         # subscriptions.
         self._owner._client = client

@@ -56,5 +56,6 @@ def replanned(topics: Topics, command: Command, wall: float) -> Record:
 
 
 def measurement(topics: Topics, name: str, figures: dict[str, Any], wall: float) -> Record:
-    """Return one measurement; the spool adds boot id and sequence number."""
-    return Record("measurement", topics.measurement(name), {"time": rfc3339(wall), **figures})
+    """Return one measurement, without the figures that are not known; the spool adds boot id and sequence number."""
+    known = {figure: value for figure, value in figures.items() if value is not None}
+    return Record("measurement", topics.measurement(name), {"time": rfc3339(wall), **known})

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from reconvene_agent import __version__
-from reconvene_agent.core import config, profile, windows
+from reconvene_agent.core import config, messages, profile, windows
 from reconvene_agent.core.atomic import full_disk_is_no_disk
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.config import Adopted, Config
@@ -40,6 +41,9 @@ from reconvene_agent.daemon.probe.strain import read_strain
 from reconvene_agent.daemon.settings import come_up, give_up
 from reconvene_agent.daemon.spool import Spool
 from reconvene_agent.daemon.trust import Trust
+
+if TYPE_CHECKING:
+    from reconvene_agent.daemon.homeassistant import HomeAssistant
 
 CLOCK_CHECK_S = 5.0
 GOODBYE_S = 2.0
@@ -159,7 +163,8 @@ class _Service:
         topics = Topics(config.broker.root, config.device_id)
         me = identity.of_this_process(topics, __version__)
         certificate = tls.check_files(config.broker)
-        self._connection = self._connect(config, me)
+        home = _home(config, me, device.model, buttons=not keys)
+        self._connection = self._connect(config, me, () if home is None else home.filters)
         journal = Journal(state / "journal.db")
         spool = Spool(state / "spool.db", me.boot_id, config.telemetry)
         control = ControlServer(config.socket_path, self._asked)
@@ -169,7 +174,8 @@ class _Service:
         guard = Guard(chosen.thermal, tuple(map(windows.parse, config.worker.windows)), order.kept(config.pause_path))
         guard.feel(read_strain(HOST), self._clock.now())
         trust = Trust(config.device_id, keys, journal.memory())
-        self._agent = Agent(me, config, journal.load(), defaults, self._clock.now(), guard, trust, certificate, adopted.overlay)
+        overlay = adopted.overlay
+        self._agent = Agent(me, config, journal.load(), defaults, self._clock.now(), guard, trust, certificate, overlay, home)
         _log.info("%s %s on %s, profile %s", SERVICE, __version__, config.device_id, chosen.name)
         if certificate is not None and certificate.name != config.device_id:
             what = f"the certificate {certificate.file} is for {certificate.name!r}, and this is {config.device_id!r}"
@@ -180,13 +186,15 @@ class _Service:
     def _asked(self, ticket: int, word: Word) -> None:
         self._inbox.post(events.StatusAsked(ticket) if word == "status" else events.PauseAsked(ticket, word == "pause"))
 
-    def _connect(self, config: Config, me: identity.Identity) -> Connection | None:
+    def _connect(self, config: Config, me: identity.Identity, more: tuple[str, ...]) -> Connection | None:
         if not config.broker.url:
             _log.info("no broker is configured: the agent works by itself")
             return None
         link = link_from(config.broker, f"{SERVICE}-{config.device_id}")
         will = Will(me.topics.health, announce.down(me))
-        return Connection(link, will, (me.topics.commands, me.topics.health), _Adapter(self._inbox))
+        greeting = Will(me.topics.service, messages.registration(SERVICE))
+        subscriptions = (me.topics.commands, me.topics.health, *more)
+        return Connection(link, will, subscriptions, _Adapter(self._inbox), greeting)
 
     def run(self) -> bool:
         """Run until the agent is done; return whether it is to come up again."""
@@ -251,6 +259,19 @@ class _Service:
             self._signaled = True
             self._notifier.stopping()
             self._inbox.post_now(events.StopAsked())
+
+
+def _home(config: Config, me: identity.Identity, board: str, buttons: bool) -> HomeAssistant | None:
+    """Return what tells Home Assistant, if that is wanted or was; only then is it loaded."""
+    if not config.broker.url or not (config.homeassistant.discovery or config.discovered_path.exists()):
+        return None
+    import random
+
+    from reconvene_agent.daemon import discovered
+    from reconvene_agent.daemon.homeassistant import HomeAssistant
+
+    held = discovered.kept(config.discovered_path)
+    return HomeAssistant(me, config, held, board, buttons=buttons, spread=random.random)
 
 
 def _leave_it_to_the_wakeup(_number: int, _frame: FrameType | None) -> None:

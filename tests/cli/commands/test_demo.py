@@ -12,6 +12,7 @@ import pytest
 from reconvene_agent.cli.commands import demo
 from reconvene_agent.cli.demo.stage import Stage
 from support.commandline import Cli, Ended, Running, command
+from support.cores import on_one_core
 
 SLOW_S = 280.0
 
@@ -23,7 +24,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ended, Path]:
     """Return the demo as it was played once, in the place of an earlier one, and its folder."""
     out = tmp_path_factory.mktemp("demo") / "result"
     Stage(out).build("mqtt://earlier")
-    with Running("demo", "--out", out, "--json") as running:
+    with on_one_core(), Running("demo", "--out", out, "--json") as running:
         return running.end(SLOW_S), out
 
 
@@ -92,10 +93,11 @@ def test_the_whole_job_is_told_to_people_as_a_table(
     assert " predict result/state/data/3.png result/state/data/7.png --model result/state/models\n" in told
 
 
-def test_a_demo_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
+def test_a_demo_that_is_stopped_leaves_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("stopped")  # short: a socket's path has but 107 bytes
     codes = {signal.SIGINT: 130, signal.SIGTERM: 143}
     with ExitStack() as stack:
-        words = {number: ("demo", "--out", tmp_path / number.name, "--json") for number in codes}
+        words = {number: ("demo", "--out", folder / number.name, "--json") for number in codes}
         demos = {number: stack.enter_context(Running(*words[number])) for number in codes}
         for number, running in demos.items():
             running.wait_line("executing p")
@@ -106,7 +108,7 @@ def test_a_demo_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
         assert ended.code == codes[number]
         ended.error("INTERRUPTED")
         assert ended.complaint == "stopped: nothing is left running or lying about"
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])

@@ -129,7 +129,6 @@ def test_no_weight_is_ever_held_twice() -> None:
 @pytest.mark.parametrize(
     ("layer", "name"),
     [(nn.PReLU, "PReLU"), (lambda: nn.MultiheadAttention(4, 2), "MultiheadAttention"), (lambda: nn.Embedding(3, 4), "Embedding")],
-    ids=str,
 )
 def test_a_layer_whose_initial_weights_are_not_known_is_named(layer: Callable[[], nn.Module], name: str) -> None:
     with torch.device("meta"):
