@@ -230,9 +230,9 @@ def test_a_press_that_comes_too_late_does_nothing(home: Home) -> None:
     assert state["error"]["code"] == "EXPIRED"
 
 
-def test_a_press_during_a_run_is_refused_as_busy(home: Home) -> None:
-    home.press("specialize", WALL)
-    home.press("specialize", WALL + 1)
+def test_a_press_while_one_run_waits_behind_another_is_refused_as_busy(home: Home) -> None:
+    for second in range(3):
+        home.press("specialize", WALL + second)
     (first,) = [label for label in home.jobs("specialize") if home.journal[label].status is Status.EXECUTING]
     refused = [msgspec.json.decode(e.payload) for e in home.done(do.Publish) if "/cmd/specialize/ha-" in e.topic]
     assert [state["error"]["code"] for state in refused if state["status"] == "failed"] == ["BUSY"]
