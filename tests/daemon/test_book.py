@@ -171,7 +171,7 @@ def test_their_number_is_bounded_and_the_oldest_go_first() -> None:
 
 
 def test_their_bytes_are_bounded_too() -> None:
-    kept = CommandBook([command(number, Status.FAILED, 100.0 - number, x="x" * 200_000) for number in range(7)])
+    kept = CommandBook([command(number, Status.FAILED, 100.0 - number, x="x" * 100_000) for number in range(7)])
     assert kept.crowded
     effects = kept.tidy(TOPICS, NOW, True)
     assert [effect.command.id for effect in effects if isinstance(effect, Forget)] == ["0", "1"]
