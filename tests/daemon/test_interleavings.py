@@ -26,13 +26,14 @@ from reconvene_agent.daemon.pauses import CALM_S, Guard
 from reconvene_agent.daemon.probe.strain import Strain
 from reconvene_agent.daemon.running import REVISIONS_AHEAD
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
-from support.agents import CONFIG, IDENTITY, THERMAL, TOPICS, WALL, key
+from support.agents import CONFIG, CONTRACT, IDENTITY, THERMAL, TOPICS, WALL, key
+from support.values import EPOCH
 
 LABELS = ["specialize/1", "specialize/2", "plan/1", "ping/1", "cancel/1", "cancel/2", "other/1", "pause/1", "resume/1", "pause/2"]
 WORDS = [
     *(Ready(1, "", 1), Suspended()),
     *(Progress(step, 0.5) for step in (Step.PLAN, Step.TRAIN)),
-    *(Happening("epoch", {"epoch": 1}), Done({"x": 1})),
+    *(Happening("epoch", EPOCH), Done({"x": 1})),
     *(Failed(code, "why") for code in (ErrorCode.NO_DATA, ErrorCode.CANCELED)),
 ]
 
@@ -91,7 +92,7 @@ class World(RuleBasedStateMachine):
         pending = [event]
         try:
             while pending:
-                pending += self.carry_out(self.agent.handle(pending.pop(0), self.now))
+                pending += self.carry_out(CONTRACT.effects(self.agent.handle(pending.pop(0), self.now)))
         except Crash:
             self.start()
             return

@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "predict": "classify images with a deployed model",
     "bench": "time a bundle's dense model against a small one",
     "bundle": "create or verify a bundle",
+    "schema": "what the messages on the wire hold, for controllers",
     "demo": "see the whole job on this machine",
 }
 
