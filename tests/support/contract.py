@@ -11,9 +11,12 @@ from msgspec import Struct
 
 from reconvene_agent.cli.contract import catalogue
 from reconvene_agent.cli.contract.catalogue import Channel
-from reconvene_agent.core.job import AGENT_FIELDS
+from reconvene_agent.core.contract.results import RESULTS
+from reconvene_agent.core.job import AGENT_FIELDS, Command
 from reconvene_agent.core.messages import OPERATIONS
+from reconvene_agent.core.protocol import Done, Failed, Happening, Upward
 from reconvene_agent.core.topics import Topics
+from reconvene_agent.daemon import reports
 from reconvene_agent.daemon.effects import Effect, Publish, Record
 
 E = TypeVar("E", bound=Effect)
@@ -22,7 +25,7 @@ ADD = "declare it (core/contract, core/topics.py), give it an example (cli/contr
 
 
 class Contract:
-    """The channels of one agent. ``results`` says whether results of jobs count too: stand-ins of the worker make up their own."""
+    """The channels of one agent. ``results`` says whether results of jobs count too: stand-ins of workers make up their own."""
 
     def __init__(self, topics: Topics, results: bool = True) -> None:
         self._results = results
@@ -36,12 +39,15 @@ class Contract:
                 return channel
         raise AssertionError(f"{topic} is no channel of the contract: {ADD}")
 
-    def check(self, topic: str, payload: bytes, retain: bool) -> Channel:
-        """Hold one message that the agent has published against the contract; return its channel."""
+    def check(self, topic: str, payload: bytes, retain: bool | None = None) -> Channel:
+        """Hold one message that the agent has published against the contract; return its channel.
+
+        ``retain`` is left out where it cannot be told: a live subscriber does not see it.
+        """
         channel = self.channel_of(topic)
         # A refusal under an id that is in use passes by, and the first command's state stays.
         refused = channel.name.startswith("command") and b'"failed"' in payload
-        assert retain == channel.retained or refused, f"{topic}: the contract says retained: {channel.retained}"
+        assert retain in (None, channel.retained) or refused, f"{topic}: the contract says retained: {channel.retained}"
         kinds = [message.type for message in channel.sent]
         if not payload:
             assert None in kinds, f"{topic}: the contract knows no empty payload here"
@@ -49,7 +55,7 @@ class Contract:
         document = msgspec.json.decode(payload)
         if channel.name.startswith("command"):
             document = self._of_the_agent(document, channel)
-        found = [_difference(kind, document) for kind in kinds if kind is not None]
+        found = [difference_from(kind, document) for kind in kinds if kind is not None]
         assert None in found, f"{topic} does not hold what the contract says: {' | '.join(map(str, found))}; {ADD}"
         return channel
 
@@ -72,19 +78,28 @@ class Contract:
         return own
 
 
+def check_word(message: Upward, op: str) -> None:
+    """Hold what a real worker says while it does ``op`` against what the fleet would hear of it."""
+    if isinstance(message, Happening):
+        _EXACT.effects(reports.records(_TOPICS, Command("specialize", "1", {}, "", 0.0, 0.0), message, 0.0))
+    elif isinstance(message, (Done, Failed)) and message.result is not None and op in RESULTS:
+        found = difference_from(RESULTS[op], message.result)
+        assert found is None, f"the result of {op} is not what the contract says: {found}; {ADD}"
+
+
 @cache
 def _channels() -> tuple[Channel, ...]:
     return tuple(catalogue.channels())
 
 
 def _pattern(address: str, values: dict[str, str]) -> str:
-    parts = re.split(r"(\{\w+\})", address)
-    return "".join(
-        re.escape(values[part[1:-1]]) if part[1:-1] in values else "[^/]+" if part[:1] == "{" else part for part in parts
-    )
+    """Return the expression that matches the topics of an address; a parameter without a value may be any level."""
+    for name, value in values.items():
+        address = address.replace(f"{{{name}}}", value)
+    return "[^/]+".join(re.escape(part) for part in re.split(r"\{\w+\}", address))
 
 
-def _difference(kind: type[Struct], document: Any) -> str | None:
+def difference_from(kind: type[Struct], document: Any) -> str | None:
     """Return how a document differs from a type, or None where it does not."""
     try:
         read = msgspec.json.decode(msgspec.json.encode(msgspec.convert(document, kind)))
@@ -107,3 +122,7 @@ def _unknown(said: Any, read: Any, where: str = "$") -> str:
             if one != other:
                 return _unknown(one, other, f"{where}[{index}]")
     return f"`{where}` is {said!r} and is read as {read!r}"
+
+
+_TOPICS = Topics("te", "board-1")
+_EXACT = Contract(_TOPICS)

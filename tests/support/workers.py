@@ -15,7 +15,7 @@ from support.values import EPOCH, RELEASE
 # Goes through every step, tells of an epoch and of a release, and waits at training for a file called ``go``.
 WORK = (
     f"EPOCH, RELEASE = {EPOCH!r}, {RELEASE!r}"
-    + """
+    """
 for step in Step:
     channel.progress(step, 0.0, step.value)
     if step is Step.TRAIN:

@@ -162,8 +162,8 @@ def _messages() -> Document:
 
 def _schemas() -> Document:
     found = schemas.components("#/components/schemas/{name}")
-    found["ErrorCode"]["x-retryable"] = [code.value for code in ErrorCode if code.retryable]
-    return found
+    retryable = [code.value for code in ErrorCode if code.retryable]
+    return {**found, "ErrorCode": {**found["ErrorCode"], "x-retryable": retryable}}
 
 
 def _ref(kind: str, name: str) -> Document:

@@ -186,7 +186,7 @@ def _records() -> Iterator[Struct]:
     yield records.Switched(**_about(8), command="rollback/now", before=_VERSION, after=_BEFORE)
     reason = f"{_FOLDER}/model.onnx is not the file that was deployed"
     yield records.Fell(**_about(9), before=_VERSION, after=_BEFORE, reason=reason)
-    grown = {"command": "specialize/auto-6b1f0c9e7a21", "files": 6200, "bytes": 40_000_000, "new_share": 0.24}
+    grown: dict[str, Any] = {"command": "specialize/auto-6b1f0c9e7a21", "files": 6200, "bytes": 40_000_000, "new_share": 0.24}
     yield records.DataChanged(**_about(10), **grown)
     yield records.Paused(**_about(11), command=_RUN, cause="heat", reason="81 °C are too hot; it goes on at 70 °C")
     yield records.Resumed(**_about(12), command=_RUN)

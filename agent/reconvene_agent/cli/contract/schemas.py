@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -19,8 +20,12 @@ Schema = dict[str, Any]
 _FIELD = re.compile(r"^([a-z0-9_, ]+): (.*)$")
 
 
+@cache
 def components(template: str) -> dict[str, Schema]:
-    """Return the schema of every message and of what they are made of, by name; ``template`` makes a reference of a {name}."""
+    """Return the schema of every message and of what they are made of, by name; ``template`` makes a reference of a {name}.
+
+    What is returned is shared and must not be changed.
+    """
     told, asked = catalogue.outgoing(), catalogue.incoming()
     _, found = msgspec.json.schema_components([*asked, *told], ref_template=template)
     outward, inward = _structs(told), _structs(asked)
@@ -86,12 +91,11 @@ def _structs(kinds: Iterable[type[Struct]]) -> set[type[Struct]]:
 
 def _complete(schema: Schema, kind: type[Struct]) -> None:
     """Say that what the agent publishes is all there, but for what it leaves out as unset or as of no account."""
-    if kind.__struct_config__.omit_defaults:
-        return
-    optional = {field.encode_name for field in msgspec.structs.fields(kind) if field.default is msgspec.UNSET}
-    schema["required"] = [name for name in schema["properties"] if name not in optional]
     for each in schema["properties"].values():
         each.pop("default", None)
+    if not kind.__struct_config__.omit_defaults:
+        optional = {field.encode_name for field in msgspec.structs.fields(kind) if field.default is msgspec.UNSET}
+        schema["required"] = [name for name in schema["properties"] if name not in optional]
 
 
 def _describe(schema: Schema, kind: type[Struct]) -> None:
