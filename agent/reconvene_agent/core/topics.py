@@ -24,6 +24,7 @@ EventName = Literal[
     "replanned",
     "throttled",
     "warning",
+    "log",
 ]
 """What each holds is in ``core.contract``."""
 

@@ -14,6 +14,7 @@ from msgspec import Struct
 from reconvene_agent.cli.contract import catalogue, schemas
 from reconvene_agent.core.errors import UsageError
 from reconvene_agent.core.messages import OPERATIONS, Request, decode_args, decode_envelope
+from reconvene_agent.core.updatable import NAMES
 from support.values import json_values
 
 # The agent takes 1.0 for no whole number; a schema cannot say that (docs/mqtt.md does).
@@ -34,6 +35,9 @@ def documents(kind: type[Struct]) -> st.SearchStrategy[dict[str, Any]]:
     """Return documents of a type's fields and others, with what is valid there and what is not."""
     fields: dict[str, st.SearchStrategy[Any]] = {"x-unknown": odd}
     for field in msgspec.structs.fields(kind):
+        if field.encode_name == "set":
+            fields["set"] = odd | st.dictionaries(st.sampled_from(NAMES), odd, max_size=2)
+            continue
         inner = field.type if isinstance(field.type, type) and issubclass(field.type, Struct) else None
         fields[field.encode_name] = odd if inner is None else odd | documents(inner)
     names = st.lists(st.sampled_from(sorted(fields)), max_size=3, unique=True)
@@ -52,7 +56,8 @@ def test_arguments(op: str) -> None:
             fits = True
         except UsageError:
             fits = False
-        assert VALIDATORS[op].is_valid({"status": "init", "args": args}) == fits
+        valid = VALIDATORS[op].is_valid({"status": "init", "args": args})
+        assert valid == fits or (valid and op == "config_update"), "which looks at the values of its settings later"
         accepted.add(fits)
 
     same()

@@ -22,7 +22,7 @@ EXAMPLES = [(name, payload) for name, payloads in examples().items() for payload
 KEYWORDS = {
     *("title", "description", "type", "properties", "required", "additionalProperties", "default", "enum", "format", "items"),
     *("$ref", "allOf", "anyOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
-    *("minLength", "maxLength", "minItems", "maxItems", "const"),
+    *("minLength", "maxLength", "minItems", "maxItems", "propertyNames", "const"),
 }
 
 

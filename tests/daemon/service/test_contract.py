@@ -90,6 +90,9 @@ def let_happen(daemon: Daemon, fleet: Fleet, board: StrainedBoard, go: Path) -> 
     assert fleet.wait_order("promote/1", {"version": newest})["result"]["after"] == newest
     for label in ("pause/1", "cancel/1", "resume/1", "ping/1"):
         assert fleet.wait_order(label, requester="me", **{"x-trace": [1]})["status"] == "successful"
+    assert fleet.wait_order("log_upload/1")["result"]["parts"] > 0
+    assert fleet.wait_order("config_update/1", {"set": {"drift.sustained_s": 500}})["status"] == "successful"
+    assert fleet.wait_order("restart/1")["status"] == "successful"
     tear(daemon.state / "models", newest)
     fleet.wait(lambda message: message.topic == TOPICS.event("rolled_back") and "reason" in message.json)
     fleet.wait(lambda message: message.topic == TOPICS.alarm("release_broken") and message.payload != b"")

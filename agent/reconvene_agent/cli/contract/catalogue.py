@@ -17,6 +17,12 @@ from reconvene_agent.core.topics import Topics
 from reconvene_agent.daemon.alarms import NAMES as ALARMS
 from reconvene_agent.daemon.alarms import Alarm
 
+_SETTINGS = """The settings, without secrets.
+
+    Attributes:
+        updated: the names of those that commands have changed, such as ``budget.latency_ms``.
+    """
+
 PATTERN = Topics("{root}", "{device_id}")
 """The topics with the names of their parameters in the place of values."""
 
@@ -156,7 +162,8 @@ def state_of(op: str) -> type[Struct]:
 def told_config() -> type[Struct]:
     """Return the type of the settings without secrets, all of which are told, but for limits that nobody has set."""
     sections = [(section.name, _told_section(section.name, section.type)) for section in msgspec.structs.fields(Config)]
-    return _once("Settings", sections, "The settings, without secrets.")
+    updated = ("updated", tuple[str, ...])
+    return _once("Settings", [*sections, updated], _SETTINGS)
 
 
 def _told_section(name: str, kind: type[Struct]) -> type[Struct]:

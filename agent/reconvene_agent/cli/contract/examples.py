@@ -96,6 +96,8 @@ _ARGS: dict[str, dict[str, Any]] = {
     "cancel": {"id": "run-1"},
     "rollback": {"steps": 1},
     "promote": {"version": _BEFORE},
+    "config_update": {"set": {"budget.latency_ms": 20, "agent.log_level": None}},
+    "log_upload": {"lines": 50, "level": "warning"},
 }
 _RESULTS: dict[str, Struct] = {
     "specialize": _RESULT,
@@ -105,6 +107,9 @@ _RESULTS: dict[str, Struct] = {
     "promote": told.SwitchResult(_VERSION, _BEFORE),
     "pause": told.PauseResult("command (pause/now)"),
     "resume": told.PauseResult(None),
+    "config_update": told.ConfigUpdateResult(("budget.latency_ms",)),
+    "log_upload": told.LogUploadResult(1, 1),
+    "restart": told.RestartResult(812, "0.1.0"),
     "ping": told.PingResult("idle", "0.1.0"),
 }
 
@@ -195,6 +200,8 @@ def _records() -> Iterator[Struct]:
     yield records.Throttled(**_about(14), temperature_c=82.1)
     text = "3 of 5003 files were skipped: 3 broken"
     yield records.Warned(**_of(15), text=text, skipped={"broken": 3}, examples=("cat/0007.jpg: it cannot be decoded",))
+    line = records.LogLine(_TIME, "warning", "it is planned again", op="specialize", command="run-1", job="9f86d081884c7d65")
+    yield records.Logged(**_about(16), command="log_upload/now", part=1, parts=1, lines=(line,))
 
 
 def _commands() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -242,7 +249,7 @@ def examples() -> dict[str, list[Any]]:
         broker=BrokerSection(url="mqtts://broker.example", username="board-1", password_file="/etc/reconvene-agent/password"),  # noqa: S106
         specialize=SpecializeSection(bundle="my-model", data="my-images"),
     )
-    found["Settings"] = [settings.public()]
+    found["Settings"] = [{**settings.public(), "updated": ["budget.latency_ms"]}]
     for name, payload in _commands():
         found.setdefault(name, []).append(payload)
     return found

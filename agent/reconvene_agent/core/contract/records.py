@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from reconvene_agent.core.contract.announced import Time
 from reconvene_agent.core.contract.results import Gate, Macs, Params, Seconds
@@ -19,8 +19,8 @@ class Record(Struct, frozen=True, kw_only=True):
     Attributes:
         time: when it happened, by the board's clock.
         boot_id: differs for every boot of the board.
-        seq: grows from record to record, also over restarts; with ``boot_id`` it tells a record that comes twice.
-        dropped_total: how many records the agent had to drop since it started; absent while there are none.
+        seq: grows from record to record, with gaps; repeats within no boot, so that with ``boot_id`` it tells what comes twice.
+        dropped_total: how many records had to go for want of room, ever; absent while there are none.
     """
 
     time: Time
@@ -260,6 +260,39 @@ class Warned(OfCommand, frozen=True, kw_only=True):
     examples: tuple[str, ...] | UnsetType = UNSET
 
 
+class LogLine(Struct, frozen=True):
+    """One line of the log.
+
+    Attributes:
+        level: ``debug``, ``info``, ``warning``, ``error`` or ``critical``.
+        from: ``worker`` where it is what a worker wrote.
+        op: of the command that it is about.
+        command: the id of the same.
+        job: its key, for a job: what its work folder is called.
+    """
+
+    time: Time
+    level: str
+    text: str
+    source: str | UnsetType = field(default=UNSET, name="from")
+    op: str | UnsetType = UNSET
+    command: str | UnsetType = UNSET
+    job: str | UnsetType = UNSET
+
+
+class Logged(OfCommand, frozen=True, kw_only=True):
+    """Some of the lines that ``log_upload`` asked for, oldest first.
+
+    Attributes:
+        part: counted from 1.
+        parts: how many there are.
+    """
+
+    part: int
+    parts: int
+    lines: tuple[LogLine, ...]
+
+
 MEASUREMENTS: dict[MeasurementName, type[Record]] = {"system": System, "training": Training, "inference": Inference}
 
 EVENTS: dict[EventName, tuple[type[Record], ...]] = {
@@ -275,5 +308,6 @@ EVENTS: dict[EventName, tuple[type[Record], ...]] = {
     "replanned": (Replanned,),
     "throttled": (Throttled,),
     "warning": (Warned,),
+    "log": (Logged,),
 }
 """What each event may hold."""

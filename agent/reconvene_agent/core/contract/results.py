@@ -266,6 +266,26 @@ class PauseResult(Struct, frozen=True):
     paused: str | None
 
 
+class ConfigUpdateResult(Struct, frozen=True):
+    """The names of the settings that differ from before, such as ``budget.latency_ms``."""
+
+    changed: tuple[str, ...]
+
+
+class LogUploadResult(Struct, frozen=True):
+    """How many lines there are, and in how many events they come."""
+
+    lines: int
+    parts: int
+
+
+class RestartResult(Struct, frozen=True):
+    """The process and the version that is up again."""
+
+    pid: int
+    version: str
+
+
 class PingResult(Struct, frozen=True):
     """What the agent does, and its version."""
 
@@ -281,6 +301,9 @@ RESULTS: dict[str, type[Struct]] = {
     "promote": SwitchResult,
     "pause": PauseResult,
     "resume": PauseResult,
+    "config_update": ConfigUpdateResult,
+    "log_upload": LogUploadResult,
+    "restart": RestartResult,
     "ping": PingResult,
 }
 """The result of every operation of ``core.messages``."""
