@@ -16,6 +16,7 @@ import pytest
 from reconvene_agent.core.bundle import ModelSpec
 from reconvene_agent.worker.priority import NICENESS
 from support.brokers import Mosquitto, retained
+from support.contract import Contract
 from support.cores import on_one_core
 from support.daemons import TOPICS, Daemon, Fleet
 from support.models import shipped
@@ -60,6 +61,8 @@ def test_a_model_is_made_over_mqtt_though_the_board_dies_in_the_middle(tmp_path:
         assert not [message for message in fleet.on(TOPICS.health) if b'"down"' in message.payload]  # the last will waits
         assert board.stop() == 0
 
+    contract = Contract(TOPICS)
+    assert all(contract.check(message.topic, message.payload) for message in fleet.published())
     assert (end["status"], end["attempt"]) == ("successful", 2)
     revisions = [state["rev"] for state in states]
     assert revisions == sorted(revisions)
@@ -98,6 +101,8 @@ def test_a_plan_is_made_over_mqtt(tmp_path: Path, broker: Mosquitto) -> None:
         plan = fleet.wait_end("plan/1", 60)["result"]
         fleet.order("plan/2", {"budget": {"model_mb": 0.001}})
         refused = fleet.wait_end("plan/2", 60)
+    contract = Contract(TOPICS)
+    assert all(contract.check(message.topic, message.payload) for message in fleet.published())
     assert 0 < plan["chosen"]["sparsity"] < 1
     assert plan["chosen"]["bytes"] <= 0.3 * 2**20
     assert plan["budget"]["model_mb"]["source"] == "command"

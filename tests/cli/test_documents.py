@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from reconvene_agent.core.contract.results import RESULTS
 from support.commandline import Cli, Disturbed, Ended
+from support.contract import difference_from
 
 DOCS = Path(__file__).parents[2] / "docs/json.md"
 # Where a section says "as above", these are meant.
@@ -67,6 +69,11 @@ def documents(
 def test_every_key_is_documented(documents: dict[str, Any]) -> None:
     missing = {name: undocumented(name, document) for name, document in documents.items()}
     assert not any(missing.values()), missing
+
+
+@pytest.mark.parametrize("name", ["plan", "specialize"])
+def test_results_are_what_the_contract_says(documents: dict[str, Any], name: str) -> None:
+    assert difference_from(RESULTS[name], documents[name]) is None
 
 
 def test_a_key_that_is_not_documented_would_be_found() -> None:

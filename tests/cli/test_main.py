@@ -40,7 +40,7 @@ def test_help_names_every_command(cli: Cli) -> None:
     assert all(f" {name} {text}" in words for name, text in COMMANDS.items())
 
 
-CONFIGLESS = {("profiles",), ("demo",), ("bundle",), ("bundle", "verify"), ("keys",), ("keys", "sign"), ("models",)}
+CONFIGLESS = {("profiles",), ("schema",), ("demo",), ("bundle",), ("bundle", "verify"), ("keys",), ("keys", "sign"), ("models",)}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import msgspec
 
+from reconvene_agent.core.contract.announced import HardwareMemory, HardwareStorage, ModelLatency
 from reconvene_agent.core.errors import ErrorCode
 from reconvene_agent.core.job import Command, Failure, Status
 from reconvene_agent.core.messages import OPERATIONS
@@ -24,21 +25,21 @@ def test_the_hardware_holds_nothing_that_changes_all_the_time() -> None:
     assert document == announce.hardware(
         msgspec.structs.replace(device(available_mb=1.0, free_mb=2.0), temperature_c=99.0, clock_synchronized=False)
     )
-    assert document["memory"] == {"total_mb": 2000.0, "limited_by": None}
-    assert document["storage"] == {"path": "/state", "total_mb": 8000.0}
-    assert document["cores"] == 4
+    assert document.memory == HardwareMemory(2000.0, None)
+    assert document.storage == HardwareStorage("/state", 8000.0)
+    assert document.cores == 4
 
 
 def test_the_model_tells_what_serves() -> None:
     document = announce.model(release())
-    assert (document["version"], document["sparsity"], document["bytes"]) == ("r0001-00000000", 0.9, 4096)
-    assert document["latency_ms"] == {"p50": 1.0, "p95": 2.0}
-    assert document["accuracy"] == 0.9
+    assert (document.version, document.sparsity, document.bytes) == ("r0001-00000000", 0.9, 4096)
+    assert document.latency_ms == ModelLatency(1.0, 2.0)
+    assert document.accuracy == 0.9
 
 
 def test_how_the_last_job_ended() -> None:
     ended = Command("plan", "1", {}, "", WALL, WALL, Status.FAILED, error=Failure.of(ErrorCode.NO_DATA, "none"))
-    assert announce.last_result(ended) == {
+    assert msgspec.to_builtins(announce.last_result(ended)) == {
         "op": "plan",
         "id": "1",
         "status": "failed",

@@ -22,7 +22,7 @@ from reconvene_agent.daemon.running import REVISIONS_AHEAD
 from reconvene_agent.daemon.worker_process import WorkerSaid
 from support.agents import CONFIG, TOPICS, WALL, command_topic, key
 from support.surroundings import Surroundings, args_of
-from support.values import release
+from support.values import EPOCH, release
 
 WINDOWS = msgspec.structs.replace(CONFIG.worker, windows=("00:00-00:10", "00:20-23:50"))
 GROWING = SpecializeSection(bundle="b", data="d", new_data_share=0.1)
@@ -31,7 +31,7 @@ LABELS = [*JOBS, *(f"{op}/1" for op in OPERATIONS if f"{op}/1" not in JOBS), "ca
 WORDS = [
     *(Ready(1, "", 1), Suspended()),
     *(Progress(step, 0.5) for step in (Step.PLAN, Step.TRAIN)),
-    *(Happening("epoch", {"epoch": 1}), Done({"x": 1})),
+    *(Happening("epoch", EPOCH), Done({"x": 1})),
     *(Failed(code, "why") for code in (ErrorCode.NO_DATA, ErrorCode.CANCELED)),
 ]
 

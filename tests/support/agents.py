@@ -27,6 +27,7 @@ from reconvene_agent.daemon.pauses import LOOK_EVERY_S, Guard
 from reconvene_agent.daemon.probe.strain import Strain
 from reconvene_agent.daemon.trust import Memory, Trust
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
+from support.contract import Contract
 
 TOPICS = Topics("te", "board-1")
 IDENTITY = Identity(TOPICS, "0.1.0", 4711, "session-1", "boot-1")
@@ -37,6 +38,7 @@ CONFIG = Config(
     worker=WorkerSection(start_timeout_s=100.0, stall_timeout_s=200.0, stop_timeout_s=10.0, attempts=3),
 )
 
+CONTRACT = Contract(TOPICS, results=False)
 JOB = "specialize/1"
 THERMAL = Thermal(80.0, 70.0)
 
@@ -44,7 +46,10 @@ E = TypeVar("E", bound=Effect)
 
 
 class AgentBench:
-    """An agent on the bench. ``journal`` holds what its Save effects stored; whenever it looks, the board is as ``strain``."""
+    """An agent on the bench. ``journal`` holds what its Save effects stored; whenever it looks, the board is as ``strain``.
+
+    All that it publishes must be as the contract says.
+    """
 
     def __init__(
         self,
@@ -81,7 +86,7 @@ class AgentBench:
 
     def post(self, event: Event) -> list[Effect]:
         """Let the agent handle an event; return its effects."""
-        effects = self.agent.handle(event, self.now)
+        effects = CONTRACT.effects(self.agent.handle(event, self.now))
         for effect in effects:
             if isinstance(effect, do.Save):
                 self.journal.update({command.label: command for command in effect.commands})

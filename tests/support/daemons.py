@@ -63,9 +63,10 @@ class StrainedBoard:
         self._temperature.with_name("type").write_text("cpu-thermal\n")
         self.fares(50.0)
 
-    def fares(self, degrees: float, under_voltage: bool = False) -> None:
-        """Let it be so hot, in degrees Celsius, and its supply suffice or not."""
-        for file, text in ((self._temperature, f"{degrees * 1000:.0f}\n"), (self._throttled, f"{int(under_voltage):x}\n")):
+    def fares(self, degrees: float, under_voltage: bool = False, throttled: bool = False) -> None:
+        """Let it be so hot, in degrees Celsius, its supply suffice or not, and its clocks be held down or not."""
+        flags = under_voltage | throttled << 2
+        for file, text in ((self._temperature, f"{degrees * 1000:.0f}\n"), (self._throttled, f"{flags:x}\n")):
             aside = file.with_name("new")
             aside.write_text(text)
             aside.replace(file)
@@ -200,9 +201,18 @@ class Fleet(Bus):
         """Send a command such as ``specialize/1``."""
         self.send(topic_of(label), {"status": "init", "args": {} if args is None else args, **fields})
 
+    def wait_order(self, label: str, args: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
+        """Send a command; return its end."""
+        self.order(label, args, **fields)
+        return self.wait_end(label)
+
     def states(self, label: str) -> list[dict[str, Any]]:
         """Return the states that the agent has published of a command, in order."""
         return [state for message in self.on(topic_of(label)) if (state := state_of(message))]
+
+    def published(self) -> list[Message]:
+        """Return what the agent has published, which is all but the requests."""
+        return [message for message in self.seen if TOPICS.parse_command(message.topic) is None or state_of(message)]
 
     def wait_status(self, label: str, *statuses: str, seconds: float = 30.0, after: int = 0) -> dict[str, Any]:
         """Return the first state of a command with one of these statuses."""

@@ -15,6 +15,7 @@ from reconvene_agent.core.job import Step
 from reconvene_agent.core.options import MethodOptions, ReleaseOptions, TrainingOptions
 from reconvene_agent.core.protocol import Happening, PlanRequest, PredictRequest, Progress, Request, SpecializeRequest, Upward
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerProcess, WorkerSaid
+from support.contract import check_word
 from support.models import RUNTIME
 from support.pictures import digits
 
@@ -24,7 +25,10 @@ NOBODY = PredictRequest(("/a.png",), "/nowhere", RUNTIME)
 
 
 class Ear:
-    """Stands for the worker's channel: hears everything, and stops the run where ``stop`` raises."""
+    """Stands for the worker's channel: hears everything, and stops the run where ``stop`` raises.
+
+    What it hears must be what the contract says.
+    """
 
     def __init__(self, stop: Callable[[Step, float, str], None] | None = None) -> None:
         self.steps: list[Step] = []
@@ -42,7 +46,9 @@ class Ear:
         """Go on as one does where the system does not allow it."""
 
     def event(self, name: str, data: dict[str, Any]) -> None:
-        self.events.append((name, msgspec.json.decode(msgspec.json.encode(data))))
+        told = msgspec.json.decode(msgspec.json.encode(data))
+        check_word(Happening(name, told), "")
+        self.events.append((name, told))
 
     def told(self, name: str) -> list[dict[str, Any]]:
         """Return the data of every event of that name."""
@@ -50,13 +56,14 @@ class Ear:
 
 
 class Watched:
-    """A real worker process, and everything that it says."""
+    """A real worker process, and everything that it says, which must be what the contract says."""
 
     def __init__(self, request: Request, python: str = "") -> None:
         self._events: queue.SimpleQueue[WorkerSaid | WorkerEnded] = queue.SimpleQueue()
         self.log: list[str] = []
         self.said: list[Upward] = []
         self.ended: WorkerEnded | None = None
+        self._op = {SpecializeRequest: "specialize", PlanRequest: "plan"}.get(type(request), "")
         self.process = WorkerProcess("test", request, self._events.put, self.log.append, python)
 
     def until(self, wanted: Callable[[Upward], bool]) -> Upward:
@@ -64,7 +71,7 @@ class Watched:
         while True:
             event = self._events.get(timeout=DEADLINE_S)
             assert isinstance(event, WorkerSaid), f"it ended before that: {event}"
-            self.said.append(event.message)
+            self._heard(event.message)
             if wanted(event.message):
                 return event.message
 
@@ -75,8 +82,12 @@ class Watched:
             if isinstance(event, WorkerEnded):
                 self.ended = event
             else:
-                self.said.append(event.message)
+                self._heard(event.message)
         return self.ended
+
+    def _heard(self, message: Upward) -> None:
+        check_word(message, self._op)
+        self.said.append(message)
 
     @property
     def outcome(self) -> Upward:

@@ -28,7 +28,7 @@ from reconvene_agent.daemon.pauses import CALM_S, LOOK_EVERY_S, Guard
 from reconvene_agent.daemon.probe.strain import Strain
 from reconvene_agent.daemon.trust import Memory, Trust
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
-from support.agents import CONFIG, IDENTITY, THERMAL, TOPICS, WALL, command_topic
+from support.agents import CONFIG, CONTRACT, IDENTITY, THERMAL, TOPICS, WALL, command_topic
 
 _ARGS: dict[str, dict[str, Any]] = {
     **{key: {} for key in ("specialize", "plan", "cancel", "rollback", "pause", "resume", "ping")},
@@ -140,7 +140,7 @@ class Surroundings:
         pending = [event]
         try:
             while pending:
-                pending += self.carry_out(self.agent.handle(pending.pop(0), self.now))
+                pending += self.carry_out(CONTRACT.effects(self.agent.handle(pending.pop(0), self.now)))
         except Crash:
             self.start()
             return
@@ -251,7 +251,7 @@ class Surroundings:
         assert known is not None, "the journal comes before the act"
         assert known.status is Status.EXECUTING
         if isinstance(effect, do.ReadLog):
-            return events.LogRead(effect.label, [[{"text": "a line"}]])
+            return events.LogRead(effect.label, [[{"time": "2026-01-01T00:00:00.000Z", "level": "info", "text": "a line"}]])
         if isinstance(effect, do.AskRestart):
             assert effect.label not in self.restarts, "a command restarts it once"
             self.restarts.add(effect.label)

@@ -37,6 +37,21 @@ NASTY_JSON = {
 }
 
 
+# What the real worker tells of an epoch and of a release.
+EPOCH = {"epoch": 1, "epochs": 2, "loss": 0.5, "accuracy": 0.75, "learning_rate": 0.1, "best": True}
+RELEASE = {
+    "path": "/state/models/r0001-00000000",
+    "onnx": "/state/models/r0001-00000000/model.onnx",
+    "version": "r0001-00000000",
+    "bytes": 4096,
+    "sha256": "0" * 64,
+    "precision": "float32",
+    "latency_ms": {"p50": 1.0, "p95": 2.0, "runs": 100, "spread": 0.0},
+    "accuracy": 0.75,
+    "sparsity": 0.9,
+}
+
+
 def device(cores: int = 4, available_mb: float = 1000.0, free_mb: float = 4000.0) -> Device:
     """Return a board."""
     return Device(

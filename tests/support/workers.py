@@ -10,17 +10,22 @@ import sys
 import textwrap
 from pathlib import Path
 
+from support.values import EPOCH, RELEASE
+
 # Goes through every step, tells of an epoch and of a release, and waits at training for a file called ``go``.
-WORK = """
+WORK = (
+    f"EPOCH, RELEASE = {EPOCH!r}, {RELEASE!r}"
+    """
 for step in Step:
     channel.progress(step, 0.0, step.value)
     if step is Step.TRAIN:
-        channel.event("epoch", {"epoch": 1, "loss": 0.5, "accuracy": 0.75})
+        channel.event("epoch", EPOCH)
         wait_for(GO, channel)
     channel.progress(step, 1.0)
-channel.event("release", {"version": "r0001-00000000", "bytes": 4096, "latency_ms": {"p50": 1.0, "p95": 2.0}})
+channel.event("release", RELEASE)
 return {"release": {"version": "r0001-00000000"}, "data": getattr(request, "data", None)}
 """
+)
 
 _ROGUE = f"""#!{sys.executable} -IS
 import json, os, signal, socket, sys, time

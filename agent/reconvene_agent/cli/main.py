@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "bench": "time a bundle's dense model against a small one",
     "bundle": "create or verify a bundle",
     "keys": "keys for signed commands: generate, show, sign",
+    "schema": "what the messages on the wire hold, for controllers",
     "demo": "see the whole job on this machine",
 }
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from reconvene_agent.core.clock import rfc3339
 from reconvene_agent.core.errors import ErrorCode
 
 
 class Status(str, Enum):
+    """The states of a command; the last two are its end."""
+
     INIT = "init"
     SCHEDULED = "scheduled"
     EXECUTING = "executing"
@@ -58,9 +60,32 @@ class Failure(Struct, frozen=True):
         return cls(code, code.retryable, detail)
 
 
-AGENT_FIELDS = frozenset(
-    {"status", "rev", "step", "progress", "attempt", "updated_at", "result", "reason", "error"},
-)
+class State(Struct, frozen=True):
+    """The state of a command.
+
+    Every field of the request stands beside these as it came, known or not, right or wrong.
+
+    Attributes:
+        rev: grows with every state that is published.
+        progress: 0 to 1 over the whole command.
+        attempt: how often it was started; 0 before the first start.
+        step: of a job that has started.
+        reason: one line for people: why it waits or failed.
+        error: why it failed, for programs.
+    """
+
+    status: Status
+    rev: Annotated[int, Meta(ge=0)]
+    progress: Annotated[float, Meta(ge=0.0, le=1.0)]
+    attempt: Annotated[int, Meta(ge=0)]
+    updated_at: Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+    step: Step | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
+    result: dict[str, Any] | UnsetType = UNSET
+    error: Failure | UnsetType = UNSET
+
+
+AGENT_FIELDS = frozenset(State.__struct_fields__)
 """What the agent writes into a command's payload; every other field is the controller's and is kept as it came."""
 
 
@@ -146,20 +171,16 @@ def advance(command: Command, wall: float, status: Status | None = None, **chang
 
 def payload(command: Command) -> bytes:
     """Return the JSON that is published, retained, as this command's state."""
-    state: dict[str, Any] = {
-        **command.request,
-        "status": command.status.value,
-        "rev": command.rev,
-        "progress": round(command.progress, 4),
-        "attempt": command.attempt,
-        "updated_at": rfc3339(command.updated_at),
-    }
-    if command.step is not None:
-        state["step"] = command.step.value
-    if command.reason:
-        state["reason"] = command.reason
-    if command.result is not None:
-        state["result"] = command.result
-    if command.error is not None:
-        state["error"] = command.error
-    return msgspec.json.encode(state)
+    state = State(
+        status=command.status,
+        rev=command.rev,
+        progress=round(command.progress, 4),
+        attempt=command.attempt,
+        updated_at=rfc3339(command.updated_at),
+        step=command.step or UNSET,
+        reason=command.reason or UNSET,
+        result=UNSET if command.result is None else command.result,
+        error=command.error or UNSET,
+    )
+    said = {name: value for name in State.__struct_fields__ if (value := getattr(state, name)) is not UNSET}
+    return msgspec.json.encode({**command.request, **said})

@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from reconvene_agent.core import clock, updatable
 from reconvene_agent.core.budget import BudgetLimits
+from reconvene_agent.core.contract.announced import Capability, Registration
 from reconvene_agent.core.decoding import from_json, located
 from reconvene_agent.core.errors import ErrorCode, UsageError
 from reconvene_agent.core.job import AGENT_FIELDS
@@ -171,7 +172,18 @@ class Envelope(Struct, frozen=True):
         return self.expires_at is not None or self.not_before is not None
 
 
-class _Request(Struct, frozen=True):
+class Request(Struct, frozen=True):
+    """A command as a controller publishes it. Fields that are not known are kept, and stand in every state of the command.
+
+    Attributes:
+        args: the operation's arguments.
+        issued_at: when the controller made it: RFC 3339 with an offset, or seconds since the epoch, like the other times.
+        expires_at: it fails with EXPIRED if it has not started by then.
+        not_before: it does not start before.
+        timeout_s: from its start, pauses included; it is stopped then and fails with TIMED_OUT.
+        requester: who wants it, for people.
+    """
+
     status: str
     args: dict[str, Any] = {}
     issued_at: Moment | None = None
@@ -212,7 +224,7 @@ def decode_envelope(message: dict[str, Any]) -> Envelope:
         UsageError: a field has the wrong type, a time cannot be read, or the status is not ``init``.
     """
     try:
-        request = msgspec.convert(message, _Request)
+        request = msgspec.convert(message, Request)
         expires_at = None if request.expires_at is None else clock.wall_seconds(request.expires_at)
         not_before = None if request.not_before is None else clock.wall_seconds(request.not_before)
         if request.issued_at is not None:
@@ -246,9 +258,9 @@ def decode_args(op: str, args: dict[str, Any], defaults: dict[str, Any]) -> Args
 def capability(op: str) -> bytes:
     """Return what is announced for an operation: its description and the JSON Schema of its arguments."""
     operation = OPERATIONS[op]
-    return msgspec.json.encode({"description": operation.description, "args": msgspec.json.schema(operation.args)})
+    return msgspec.json.encode(Capability(operation.description, msgspec.json.schema(operation.args)))
 
 
 def registration(name: str) -> bytes:
     """Return the retained message that registers the service on a thin-edge bus."""
-    return msgspec.json.encode({"@type": "service", "name": name, "type": "ml-agent"})
+    return msgspec.json.encode(Registration(name, "ml-agent"))

@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from msgspec import Struct
 
 SERVICE = "reconvene-agent"
+
+TwinName = Literal["hardware", "model", "last_result", "config"]
+MeasurementName = Literal["system", "training", "inference"]
+EventName = Literal[
+    "plan_chosen",
+    "model_pruned",
+    "epoch",
+    "model_promoted",
+    "release_refused",
+    "rolled_back",
+    "data_changed",
+    "paused",
+    "resumed",
+    "replanned",
+    "throttled",
+    "warning",
+    "log",
+]
+"""What each holds is in ``core.contract``."""
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
@@ -42,13 +62,13 @@ class Topics(Struct, frozen=True):
         """The filter that matches every command's topic, but not the capabilities."""
         return f"{self.service}/cmd/+/+"
 
-    def twin(self, name: str) -> str:
+    def twin(self, name: TwinName) -> str:
         return f"{self.service}/twin/{name}"
 
-    def measurement(self, name: str) -> str:
+    def measurement(self, name: MeasurementName) -> str:
         return f"{self.service}/m/{name}"
 
-    def event(self, name: str) -> str:
+    def event(self, name: EventName) -> str:
         return f"{self.service}/e/{name}"
 
     def alarm(self, name: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from reconvene_agent.core.clock import Now, rfc3339
 from reconvene_agent.core.release import Release
+from reconvene_agent.core.topics import EventName
 from reconvene_agent.daemon import announce, events
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon.alarms import Alarms
@@ -47,7 +48,7 @@ class Deployed:
 def switched(identity: Identity, label: str, event: events.ReleaseSwitched, wall: float) -> Effect:
     """Return the event that tells the fleet of a switch that a command made."""
     assert event.switch is not None
-    name = "rolled_back" if label.startswith("rollback/") else "model_promoted"
+    name: EventName = "rolled_back" if label.startswith("rollback/") else "model_promoted"
     document = {"time": rfc3339(wall), "command": label, **told(event)}
     return do.Record("event", identity.topics.event(name), document)
 

@@ -8,11 +8,11 @@ from reconvene_agent.core.census import Census
 from reconvene_agent.core.clock import rfc3339
 from reconvene_agent.core.job import Command
 from reconvene_agent.core.protocol import Happening
-from reconvene_agent.core.topics import Topics
+from reconvene_agent.core.topics import EventName, MeasurementName, Topics
 from reconvene_agent.daemon.effects import Record
 
 # The worker's events that the fleet hears of, and what they are called there.
-_EVENTS = {
+_EVENTS: dict[str, EventName] = {
     "plan": "plan_chosen",
     "prune": "model_pruned",
     "epoch": "epoch",
@@ -45,7 +45,7 @@ def data_changed(topics: Topics, found: Census, trained: Census, command: Comman
     return Record("event", topics.event("data_changed"), document)
 
 
-def event(topics: Topics, name: str, wall: float, **data: Any) -> Record:
+def event(topics: Topics, name: EventName, wall: float, **data: Any) -> Record:
     """Return one event of the agent's own."""
     return Record("event", topics.event(name), {"time": rfc3339(wall), **data})
 
@@ -55,7 +55,7 @@ def replanned(topics: Topics, command: Command, wall: float) -> Record:
     return event(topics, "replanned", wall, command=command.label, reason=command.reason, limits_mb=command.ceilings_mb)
 
 
-def measurement(topics: Topics, name: str, figures: dict[str, Any], wall: float) -> Record:
+def measurement(topics: Topics, name: MeasurementName, figures: dict[str, Any], wall: float) -> Record:
     """Return one measurement, without the figures that are not known; the spool adds boot id and sequence number."""
     known = {figure: value for figure, value in figures.items() if value is not None}
     return Record("measurement", topics.measurement(name), {"time": rfc3339(wall), **known})

@@ -73,7 +73,7 @@ def document(
         "job": job(run, paused, now),
         "paused": hold,
         "updated": list(updated),
-        "release": None if release is None else announce.model(release),
+        "release": None if release is None else msgspec.to_builtins(announce.model(release)),
         "device": None if device is None else msgspec.to_builtins(device),
         "problems": [*unconnected, *alarms],
     }

@@ -10,6 +10,7 @@ from reconvene_agent.core.protocol import Done, Failed, Happening, Progress, Rea
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon import events
 from support.agents import JOB, TOPICS, AgentBench, key
+from support.values import EPOCH, RELEASE
 
 
 def test_progress_only_grows_and_spans_the_whole_run(bench: AgentBench) -> None:
@@ -117,13 +118,13 @@ def test_a_worker_that_stays_after_its_last_word_is_ended_and_has_succeeded(benc
 
 def test_events_of_the_worker_reach_the_spool(bench: AgentBench) -> None:
     bench.command(JOB)
-    bench.say(Happening("epoch", {"epoch": 1, "loss": 0.5}))
+    bench.say(Happening("epoch", EPOCH))
     assert [record.topic for record in bench.done(do.Record)] == [TOPICS.event("epoch"), TOPICS.measurement("training")]
 
 
 def test_a_new_release_is_looked_up(bench: AgentBench) -> None:
     bench.command(JOB)
-    bench.say(Happening("release", {}))
+    bench.say(Happening("release", RELEASE))
     assert bench.done(do.ReadRelease) == [do.ReadRelease()]
 
 
