@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "predict": "classify images with a deployed model",
     "bench": "time a bundle's dense model against a small one",
     "bundle": "create or verify a bundle",
+    "fleet": "many agents over their broker: list, watch, command, roll out",
     "demo": "see the whole job on this machine",
 }
 
