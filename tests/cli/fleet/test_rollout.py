@@ -53,7 +53,7 @@ def test_shares(text: str, total: int, count: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "%", "x", "-1", "101%", "nan%", "1.5", "1e3", "inf%"])
 def test_what_is_no_share(text: str) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         share(text)
 
 

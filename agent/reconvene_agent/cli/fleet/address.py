@@ -10,13 +10,14 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 from msgspec import Struct
 
-from reconvene_agent.cli.arguments import add_common
-from reconvene_agent.cli.fleet.hub import new_client_id
+from reconvene_agent.cli.arguments import add_common, number
+from reconvene_agent.cli.fleet.hub import Hub, new_client_id
 from reconvene_agent.core import config
 from reconvene_agent.core.config import BrokerSection
 from reconvene_agent.core.errors import UsageError
 from reconvene_agent.daemon.mqtt import Link, link_from
 
+QUIET_S = 1.0
 VARIABLE = "RECONVENE_FLEET_CONFIG"
 _PROTOCOLS = get_args(get_type_hints(BrokerSection)["protocol"])
 _OPTIONS = {
@@ -31,10 +32,19 @@ _OPTIONS = {
 
 
 class Address(Struct, frozen=True):
-    """How to reach the fleet: the broker, and the first level of its topics."""
+    """How to reach the fleet: the broker, the first level of its topics, and how long what it retains may take to come."""
 
     link: Link
     root: str
+    quiet_s: float
+
+    def hub(self, *filters: str) -> Hub:
+        """Return a connection that is not begun yet.
+
+        Raises:
+            AgentError: the TLS files cannot be used.
+        """
+        return Hub(self.link, filters, self.quiet_s)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(flag, dest=f"broker_{name}", metavar=metavar, help=text)
     group.add_argument("--protocol", dest="broker_protocol", choices=_PROTOCOLS, help="MQTT version (default: auto)")
     group.add_argument("--client-id", metavar="ID", help="our client id (default: one that nobody else has)")
+    text = f"what is retained is complete when nothing new came for so long (default: {QUIET_S:g})"
+    group.add_argument("--settle", type=number, default=QUIET_S, metavar="S", help=text)
     add_common(parser)
 
 
@@ -54,6 +66,8 @@ def address(arguments: argparse.Namespace) -> Address:
         UsageError: no broker is named, or what is said of it is wrong.
         AgentError: the password file cannot be read.
     """
+    if arguments.settle <= 0:
+        raise UsageError("--settle must be more than 0 seconds")
     given: dict[str, Any] = {
         name: value for name in (*_OPTIONS, "protocol") if (value := getattr(arguments, f"broker_{name}")) is not None
     }
@@ -62,7 +76,7 @@ def address(arguments: argparse.Namespace) -> Address:
     if not settings.url:
         raise UsageError(f"no broker is configured: name one with --broker, or a configuration file with --config or ${VARIABLE}")
     link = link_from(settings, arguments.client_id or new_client_id())
-    return Address(msgspec.structs.replace(link, session_s=0), settings.root)
+    return Address(msgspec.structs.replace(link, session_s=0), settings.root, arguments.settle)
 
 
 def _configured(named: Path | None) -> BrokerSection:

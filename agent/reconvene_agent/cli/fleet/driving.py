@@ -33,14 +33,15 @@ class _Drive:
 
     def run(self) -> None:
         self._settle()
+        wait_s = 0.0
         while not self._rollout.ended:
-            wait_s = LONGEST_WAIT_S
             for _ in range(AT_ONCE):
                 news = self._hub.next(wait_s)
                 if news is None:
                     break
                 self._take(news)
                 wait_s = 0.0
+            wait_s = LONGEST_WAIT_S
             if self._online:
                 self._do(self._rollout.step(time.time()))
             self._store(now=False)

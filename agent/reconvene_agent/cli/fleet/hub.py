@@ -16,7 +16,6 @@ from reconvene_agent.daemon.mqtt import Connection, Link
 
 CONNECT_S = 45.0
 CAPACITY = 4096
-QUIET_S = 1.0
 SETTLE_MOST_S = 60.0
 DELIVER_S = 30.0
 
@@ -57,8 +56,8 @@ class NoBrokerError(AgentError):
 class Hub:
     """Connects, and again when the connection is lost. All but the listener's part belongs to one thread."""
 
-    def __init__(self, link: Link, filters: tuple[str, ...]) -> None:
-        """Prepare; ``connect`` begins.
+    def __init__(self, link: Link, filters: tuple[str, ...], quiet_s: float) -> None:
+        """Prepare; ``connect`` begins. When nothing new came for ``quiet_s`` seconds, all that is retained counts as heard.
 
         Raises:
             AgentError: the TLS files cannot be used.
@@ -66,6 +65,7 @@ class Hub:
         self._news: queue.SimpleQueue[News] = queue.SimpleQueue()
         self._room = threading.BoundedSemaphore(CAPACITY)
         self._early: deque[News] = deque()
+        self._quiet_s = quiet_s
         self._connection = Connection(link, None, filters, self)
 
     # --- the listener's part, in the network thread ---------------------------------------------------------------------------
@@ -117,10 +117,21 @@ class Hub:
             self._room.release()
         return news
 
-    def until_quiet(self, quiet_s: float = QUIET_S) -> Iterator[News]:
-        """Yield what comes until nothing has come for ``quiet_s`` seconds: what the broker retains is then here."""
+    def until_quiet(self) -> Iterator[News]:
+        """Yield what comes until no topic was new for a while: what the broker retains is then here.
+
+        Measurements are not retained, so they are no sign that more of it is to come; nor is what comes on a topic once more.
+        """
+        topics: set[str] = set()
         end = time.monotonic() + SETTLE_MOST_S
-        while time.monotonic() < end and (news := self.next(quiet_s)) is not None:
+        quiet_at = time.monotonic() + self._quiet_s
+        while (now := time.monotonic()) < min(end, quiet_at):
+            news = self.next(min(end, quiet_at) - now)
+            if news is None:
+                return
+            if isinstance(news, Heard) and news.topic not in topics and "/m/" not in news.topic:
+                topics.add(news.topic)
+                quiet_at = time.monotonic() + self._quiet_s
             yield news
 
     def publish(self, topic: str, payload: bytes) -> int | None:

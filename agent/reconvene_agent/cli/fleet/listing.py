@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     place = address(arguments)
     picture = Picture(place.root)
     live = arguments.watch or not (arguments.once or arguments.json or not sys.stdout.isatty())
-    with Hub(place.link, subscriptions(place.root)) as hub:
+    with place.hub(*subscriptions(place.root)) as hub:
         for news in hub.until_quiet():
             if isinstance(news, Heard):
                 picture.take(news.topic, news.payload, news.size, time.time(), live=False)

@@ -18,7 +18,7 @@ import msgspec
 from reconvene_agent.cli.arguments import number, path
 from reconvene_agent.cli.fleet import driving, orders
 from reconvene_agent.cli.fleet.address import Address, address
-from reconvene_agent.cli.fleet.hub import Heard, Hub
+from reconvene_agent.cli.fleet.hub import Heard
 from reconvene_agent.cli.fleet.picture import Picture
 from reconvene_agent.cli.fleet.rollout import FORMAT, Fate, Order, Record, Rollout, Share, Target, share
 from reconvene_agent.cli.fleet.sending import add_order_arguments, fresh_id, requester
@@ -99,7 +99,7 @@ def _order(arguments: argparse.Namespace, root: str) -> Order:
 def _everybody(place: Address, order: Order) -> list[str]:
     """Return all devices that are up, in an order that has nothing to do with their names, so that canaries are of all kinds."""
     picture = Picture(place.root)
-    with Hub(place.link, (Topics(place.root, "+").health,)) as hub:
+    with place.hub(Topics(place.root, "+").health) as hub:
         for news in hub.until_quiet():
             if isinstance(news, Heard):
                 picture.take(news.topic, news.payload, news.size, time.time(), live=False)
@@ -146,7 +146,7 @@ def _drive(place: Address, record: Record, file: Path, as_json: bool) -> int:
     stopped: signal.Signals | None = None
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with Hub(place.link, (Topics(order.root, "+").command(order.op, order.id),)) as hub:
+        with place.hub(Topics(order.root, "+").command(order.op, order.id)) as hub:
             driving.drive(hub, rollout, lambda: save(file, record))
     except KeyboardInterrupt as stop:
         stopped = signal.Signals(*stop.args or (signal.SIGINT,))

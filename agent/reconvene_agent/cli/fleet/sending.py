@@ -56,7 +56,7 @@ def send(arguments: argparse.Namespace) -> int:
     place = address(arguments)
     topics = {Topics(place.root, device).command(arguments.op, command_id): device for device in devices}
     encoded = msgspec.json.encode(payload)
-    with Hub(place.link, _filters(place.root, devices, arguments.op, command_id)) as hub:
+    with place.hub(_filter(place.root, devices, arguments.op, command_id)) as hub:
         hub.deliver(dict.fromkeys(topics, encoded))
         say(f"{arguments.op}/{command_id} is sent to {_count(devices)}")
         if not arguments.wait:
@@ -70,7 +70,7 @@ def clear(arguments: argparse.Namespace) -> int:
     command_id = orders.checked_id(arguments.id)
     orders.checked_id(arguments.op)
     place = address(arguments)
-    with Hub(place.link, _filters(place.root, devices, arguments.op, command_id)) as hub:
+    with place.hub(_filter(place.root, devices, arguments.op, command_id)) as hub:
         hub.deliver({Topics(place.root, device).command(arguments.op, command_id): b"" for device in devices})
     if arguments.json:
         print_json({"op": arguments.op, "id": command_id, "devices": devices})
@@ -79,9 +79,9 @@ def clear(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _filters(root: str, devices: list[str], op: str, command_id: str) -> tuple[str]:
+def _filter(root: str, devices: list[str], op: str, command_id: str) -> str:
     """Return what to listen to: the same id everywhere makes one filter do for any number of devices."""
-    return (Topics(root, devices[0] if len(devices) == 1 else "+").command(op, command_id),)
+    return Topics(root, devices[0] if len(devices) == 1 else "+").command(op, command_id)
 
 
 def _wait(hub: Hub, root: str, devices: list[str], issued_at: str, deadline: float) -> dict[str, Answer | None]:

@@ -12,7 +12,7 @@ import msgspec
 from reconvene_agent.cli.demo.story import EVENTS
 from reconvene_agent.cli.fleet import said
 from reconvene_agent.cli.fleet.address import address
-from reconvene_agent.cli.fleet.hub import Heard, Hub, Offline
+from reconvene_agent.cli.fleet.hub import Heard, Offline
 from reconvene_agent.cli.output import print_json, say
 from reconvene_agent.cli.progress import describe
 from reconvene_agent.core.clock import rfc3339
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     service = Topics(place.root, arguments.device).service
     try:
         # MQTT's own rule: the filter matches the service's topic as well.
-        with Hub(place.link, (f"{service}/#",)) as hub:
+        with place.hub(f"{service}/#") as hub:
             while True:
                 news = hub.next(60.0)
                 if isinstance(news, Offline):

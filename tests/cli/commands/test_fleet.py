@@ -1,0 +1,345 @@
+"""``fleet``: a real broker, real agents, and many pretended ones."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from reconvene_agent.core.topics import Topics
+from support.brokers import Bus, Mosquitto, free_port, retained
+from support.commandline import Cli, Ended, Running, configured
+from support.daemons import Daemon
+from support.pretenders import EXECUTING, SUCCESS, Pretenders, failure
+from support.waiting import until
+
+SOON = ("--settle", "0.3")
+FleetCli = Callable[..., Ended]
+Words = Callable[..., tuple[object, ...]]
+
+
+@pytest.fixture(scope="module")
+def agents(broker: Mosquitto, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Daemon]]:
+    """Return two real agents, board-1 and board-2, that have told the fleet of themselves."""
+    made = []
+    for name in ("board-1", "board-2"):
+        folder = tmp_path_factory.mktemp(name)
+        made.append(Daemon(folder, broker.url, agent={"device_id": name}, telemetry={"interval_s": 1.0}))
+    with Bus(broker.port) as bus, made[0], made[1]:
+        for name in ("board-1", "board-2"):
+            bus.wait(lambda message, name=name: message.topic == Topics("te", name).health and b'"up"' in message.payload)
+        yield made
+
+
+@pytest.fixture
+def fleet(cli: Cli, broker: Mosquitto, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FleetCli:
+    """Return what runs an action of ``fleet`` at the broker, in this process."""
+    monkeypatch.delenv("RECONVENE_FLEET_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return lambda action, *words: cli("fleet", action, *words, "--broker", broker.url, *SOON)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Mosquitto]:
+    """Return a broker for one test alone."""
+    with Mosquitto(tmp_path / "mosquitto") as started:
+        yield started
+
+
+# --- ls ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_real_agents_are_listed(agents: list[Daemon], fleet: FleetCli) -> None:
+    told = fleet("ls")
+    assert told.code == 0
+    lines = told.out.splitlines()
+    assert lines[0].split() == [
+        "device", "state", "step", "done", "model", "accuracy", "p95", "ms", "last", "seen", "alarms",
+    ]  # fmt: skip
+    assert re.fullmatch(r"board-1 +idle +\d+ s ago *", lines[1])
+    assert re.fullmatch(r"board-2 +idle +\d+ s ago *", lines[2])
+    assert told.err == "2 devices: 2 up, 0 down, 0 busy\n"
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_the_list_as_json(protocol: str, agents: list[Daemon], fleet: FleetCli) -> None:
+    document = fleet("ls", "--json", "--protocol", protocol).document
+    assert {name: document[name] for name in ("devices", "up", "down", "busy", "senseless")} == {
+        "devices": 2, "up": 2, "down": 0, "busy": 0, "senseless": 0,
+    }  # fmt: skip
+    first = document["list"][0]
+    assert set(first) == {"device", "up", "state", "version", "job", "model", "alarms", "last_seen"}
+    assert (first["device"], first["state"], first["model"]) == ("board-1", "idle", None)
+
+
+def test_a_thousand_devices_and_those_that_talk_nonsense(own: Mosquitto, cli: Cli) -> None:
+    with Pretenders(own.port, 1000), Bus(own.port) as bus:
+        bus.send(Topics("te", "evil").health, b'{"status":"up","state":"\\u001b[2J\xc2\x9b31m"}')
+        bus.send(Topics("te", "mad").twin("model"), b"x" * 300_000)
+        bus.send(Topics("te", "odd").alarm("hot"), b"[1]")
+        bus.send(Topics("te", "p7").health, {"status": "down", "session": "s"})
+        bus.send(Topics("te", "p8").command("specialize", "1"), {"status": "executing", "rev": 1, **EXECUTING})
+        bus.send(Topics("te", "p8").health, {"status": "up", "state": "specialize"})
+        told = cli("fleet", "ls", "--broker", own.url, *SOON)
+        document = cli("fleet", "ls", "--json", "--broker", own.url, *SOON).document
+    assert told.err == "1001 devices: 1000 up, 1 down, 1 busy, 2 messages without sense\n"
+    assert all(letter.isprintable() for line in told.out.splitlines() for letter in line)
+    rows = {line.split()[0]: line for line in told.out.splitlines()}
+    assert rows["evil"].split()[1] == "?[2J?31m"
+    assert re.fullmatch(r"p7 +down +r0001-00000000 +90\.0% +2\.00 .*", rows["p7"])
+    assert re.fullmatch(r"p8 +specialize +train +50% +r0001-00000000 .*", rows["p8"])
+    assert (document["devices"], document["senseless"], len(document["list"])) == (1001, 2, 1001)
+
+
+def test_the_live_list_follows(own: Mosquitto) -> None:
+    words = ("fleet", "ls", "--watch", "--json", "--broker", own.url, *SOON)
+    with Pretenders(own.port, 1), Bus(own.port) as bus, Running(*words) as running:
+        running.wait_line('"up":1', "out")
+        bus.send(Topics("te", "p0").health, {"status": "down", "session": "s"})
+        running.wait_line('"down":1', "out")
+        running.signal(signal.SIGINT)
+        ended = running.end()
+    assert (ended.code, ended.err) == (0, "")
+
+
+# --- send, clear, watch ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_a_command_is_sent_and_its_end_waited_for(protocol: str, agents: list[Daemon], fleet: FleetCli) -> None:
+    ended = fleet("send", "ping", "board-1", "board-2", "--wait", "--json", "--protocol", protocol)
+    assert ended.code == 0
+    document = ended.document
+    assert document["op"] == "ping"
+    assert re.fullmatch(r"send-\d{8}T\d{6}-[0-9a-f]{6}", document["id"])
+    assert [entry["device"] for entry in document["devices"]] == ["board-1", "board-2"]
+    assert all(entry["status"] == "successful" and entry["result"]["state"] == "idle" for entry in document["devices"])
+
+
+def test_a_failure_has_its_own_exit_code_and_line(agents: list[Daemon], fleet: FleetCli) -> None:
+    ended = fleet("send", "plan", "board-1", "--args", '{"bundle":"absent"}', "--wait")
+    assert ended.code == 4
+    assert ended.out.startswith("board-1: failed: BAD_BUNDLE: there is no readable bundle 'absent' in ")
+    assert re.search(r"^board-1: executing probe 0%$", ended.err, re.MULTILINE)
+
+
+def test_an_id_that_was_used_for_something_else_is_refused_by_the_agent(agents: list[Daemon], fleet: FleetCli) -> None:
+    assert fleet("send", "ping", "board-1", "--id", "mine", "--wait").code == 0
+    ended = fleet("send", "ping", "board-1", "--id", "mine", "--wait", "--json")
+    assert ended.code == 2
+    assert ended.document["devices"][0]["error"]["code"] == "ID_REUSED"
+
+
+def test_nobody_answers_and_the_command_is_taken_back(broker: Mosquitto, fleet: FleetCli) -> None:
+    ended = fleet("send", "ping", "absent", "--id", "1", "--expires", 60, "--wait", "--timeout", 0.3)
+    assert (ended.code, ended.out) == (10, "absent: no answer\n")
+    assert "'fleet clear ping 1 DEVICE' takes it back" in ended.err
+    topic = Topics("te", "absent").command("ping", "1")
+    kept = retained(broker.port, topic)
+    assert kept is not None
+    assert set(kept.json) == {"status", "args", "issued_at", "requester", "expires_at"}
+    cleared = fleet("clear", "ping", "1", "absent")
+    assert (cleared.code, cleared.out) == (0, "ping/1 is cleared on absent; what has begun goes on\n")
+    assert retained(broker.port, topic) is None
+
+
+def test_one_device_is_watched(agents: list[Daemon], broker: Mosquitto, fleet: FleetCli) -> None:
+    with Running("fleet", "watch", "board-1", "--broker", broker.url) as running:
+        running.wait_line("status/health              status up", "out")
+        running.wait_line("m/system                   cpu_percent", "out")
+        fleet("send", "ping", "board-1", "--id", "watched")
+        running.wait_line("cmd/ping/watched           successful", "out")
+        running.signal(signal.SIGINT)
+        ended = running.end()
+    assert (ended.code, ended.err) == (0, "")
+    assert all(re.match(r"\d\d:\d\d:\d\d  \S", line) for line in ended.out.splitlines())
+    assert re.search(r"cmd/ping/watched +init by \S+@", ended.out)
+
+
+WRONG: dict[str, tuple[tuple[str, ...], str]] = {
+    "an unknown operation": (("send", "pin", "b1"), "operation 'pin' is not known; there are: specialize, plan,"),
+    "an argument that there is not": (("send", "ping", "b1", "--args", '{"x":1}'), "wrong arguments: Object contains unknown"),
+    "no JSON": (("send", "ping", "b1", "--args", "x"), "--args must be a JSON object"),
+    "no device id": (("send", "ping", "b/1"), "'b/1' is no device id"),
+    "a wildcard": (("watch", "+"), "'+' is no device id"),
+    "no command id": (("send", "ping", "b1", "--id", "a b"), "'a b' is no command id"),
+    "no time": (("send", "ping", "b1", "--expires", "0"), "must be more than 0 seconds"),
+    "no share": (("rollout", "ping", "b1", "--canary", "5x"), "'5x' is neither a number of devices nor a percentage"),
+    "no devices": (("rollout", "ping"), "name devices, or take --all"),
+    "devices and all": (("rollout", "ping", "b1", "--all"), "name devices or take --all, not both"),
+    "nothing": (("rollout",), "name the operation, or a state to --resume"),
+    "resuming otherwise": (("rollout", "--resume", "x", "--canary", "1"), "only --abort-over and --timeout can be changed"),
+    "no state": (("rollout", "--resume", "absent"), "absent: no state of a rollout can be read: No such file"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_words_are_told_before_anything_is_sent(case: str, fleet: FleetCli) -> None:
+    words, complaint = WRONG[case]
+    ended = fleet(*words)
+    assert (ended.code, ended.out) == (2, "")
+    assert complaint in ended.complaint
+
+
+def test_a_broker_that_is_not_there(cli: Cli) -> None:
+    url = f"mqtt://127.0.0.1:{free_port()}"
+    ended = cli("fleet", "ls", "--broker", url)
+    assert ended.code == 3
+    assert ended.complaint == f"{url.removeprefix('mqtt://')} cannot be reached: Connection refused"
+
+
+def test_no_broker_at_all(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RECONVENE_FLEET_CONFIG", raising=False)
+    ended = cli("fleet", "ls")
+    assert ended.code == 2
+    assert ended.complaint.startswith("no broker is configured: name one with --broker")
+
+
+def test_the_broker_comes_from_a_file(broker: Mosquitto, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = configured(tmp_path, broker={"url": broker.url, "root": "elsewhere"})
+    monkeypatch.setenv("RECONVENE_FLEET_CONFIG", str(file))
+    assert cli("fleet", "ls", "--json").document["devices"] == 0
+
+
+# --- rollout -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_rollout_over_real_agents(agents: list[Daemon], fleet: FleetCli, tmp_path: Path) -> None:
+    ended = fleet("rollout", "ping", "--all", "--canary", 1, "--json")
+    assert ended.code == 0
+    document = ended.document
+    assert (document["devices"], document["successful"], document["waves"], document["aborted"]) == (2, 2, 2, None)
+    assert Path(document["state"]).is_file()
+    assert "wave 1: 1 device now, 1 later (the canaries)" in ended.err
+
+
+def test_canaries_that_fail_stop_the_rollout(own: Mosquitto, cli: Cli, tmp_path: Path) -> None:
+    def answers(device: str, _request: dict[str, Any]) -> list[dict[str, Any]]:
+        return [failure("NO_DATA") if device == "p1" else SUCCESS]
+
+    state = tmp_path / "state.json"
+    words = ("--broker", own.url, *SOON, "--json")
+    with Pretenders(own.port, 40, answers) as devices:
+        begin = ("--canary", "10%", "--batch", "50%", "--state", state, *words)
+        first = cli("fleet", "rollout", "specialize", *devices.names, *begin)
+        assert devices.received.total() == 4, "the canaries and nobody else"
+        again = cli("fleet", "rollout", "--resume", state, *words)
+        assert devices.received.total() == 4
+        second = cli("fleet", "rollout", "--resume", state, "--abort-over", "50%", *words)
+        assert devices.received == dict.fromkeys(devices.names, 1)
+    assert first.code == again.code == 11
+    assert first.document["aborted"] == "1 of 4 devices failed, more than 10%"
+    assert first.document["failures"][0] == {"device": "p1", "wave": 1, "code": "NO_DATA", "detail": "it is so"}
+    assert "'reconvene-agent fleet rollout --resume " in first.complaint
+    assert second.code == 0
+    assert (second.document["successful"], second.document["failed"], second.document["waiting"]) == (39, 1, 0)
+
+
+def test_the_controller_says_nothing_on_other_topics(own: Mosquitto, cli: Cli, tmp_path: Path) -> None:
+    with Pretenders(own.port, 3) as devices, Bus(own.port) as bus:
+        cli("fleet", "rollout", "ping", *devices.names, "--state", tmp_path / "s", "--broker", own.url, *SOON)
+        cli("fleet", "ls", "--broker", own.url, *SOON)
+        cli("fleet", "send", "ping", "p1", "--wait", "--broker", own.url, *SOON)
+        live = {message.topic for message in bus.seen if not message.retain}
+        assert {topic.split("/")[5] for topic in live if topic.startswith("te/")} == {"cmd"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_a_rollout_that_is_stopped_goes_on_and_sends_nothing_twice(
+    number: signal.Signals, own: Mosquitto, cli: Cli, tmp_path: Path
+) -> None:
+    state, slow = tmp_path / "state.json", True
+
+    def answers(device: str, _request: dict[str, Any]) -> list[dict[str, Any]]:
+        return [EXECUTING] if slow and device in ("p5", "p6") else [EXECUTING, SUCCESS]
+
+    with Pretenders(own.port, 20, answers) as devices, Bus(own.port) as bus:
+        words = ("--canary", 2, "--batch", 6, "--state", state, "--broker", own.url, *SOON)
+        with Running("fleet", "rollout", "specialize", *devices.names, *words) as running:
+            running.wait_line("wave 2")
+            devices.wait_received(8)
+            running.signal(number)
+            ended = running.end()
+        if number is not signal.SIGKILL:
+            assert ended.code == 128 + number
+            assert f"fleet rollout --resume {state}' goes on" in ended.complaint
+        slow = False
+        for device in ("p5", "p6"):  # they end while no controller is there
+            topic = next(topic for topic in bus.topics() if f"/{device}/service/reconvene-agent/cmd/" in topic)
+            bus.send(topic, {**bus.on(topic)[0].json, "rev": 9, **SUCCESS})
+        second = cli("fleet", "rollout", "--resume", state, "--broker", own.url, *SOON, "--json")
+        assert devices.received == dict.fromkeys(devices.names, 1)
+    assert second.code == 0
+    assert (second.document["successful"], second.document["waves"]) == (20, 4)
+
+
+def test_a_rollout_outlives_its_broker(own: Mosquitto, tmp_path: Path) -> None:
+    def answers(device: str, _request: dict[str, Any]) -> list[dict[str, Any]]:
+        return [EXECUTING] if device == "p1" else [SUCCESS]
+
+    with Pretenders(own.port, 6, answers) as devices, Bus(own.port) as bus:
+        words = ("--canary", 2, "--batch", 4, "--state", tmp_path / "state.json", "--broker", own.url, *SOON, "--json")
+        with Running("fleet", "rollout", "ping", *devices.names, *words) as running:
+            running.wait_line("wave 1")
+            begun = bus.wait(lambda message: "/p1/" in message.topic and b'"executing"' in message.payload)
+            own.stop()
+            running.wait_line("no broker: ")
+            own.start()
+            until(bus.connected)
+            bus.send(begun.topic, {**begun.json, "rev": 9, **SUCCESS})
+            ended = running.end()
+        assert devices.received == dict.fromkeys(devices.names, 1)
+    assert ended.code == 0
+    assert ended.document["successful"] == 6
+
+
+def test_a_device_that_is_late_counts_as_failed_and_finds_nothing_later(own: Mosquitto, cli: Cli, tmp_path: Path) -> None:
+    with Pretenders(own.port, 2, lambda *_: [SUCCESS]) as devices:
+        names = (*devices.names, "absent")
+        words = ("--canary", 3, "--timeout", 1.5, "--abort-over", "50%", "--broker", own.url, *SOON, "--json")
+        ended = cli("fleet", "rollout", "ping", *names, "--id", "late", "--state", tmp_path / "s", *words)
+    assert ended.code == 0
+    assert (ended.document["successful"], ended.document["silent"]) == (2, 1)
+    assert ended.document["failures"] == [{"device": "absent", "wave": 1, "code": None, "detail": "no answer within 1.5 s"}]
+    assert retained(own.port, Topics("te", "absent").command("ping", "late")) is None
+
+
+def test_devices_that_are_down_are_left_out(own: Mosquitto, cli: Cli, tmp_path: Path) -> None:
+    with Pretenders(own.port, 3) as devices, Bus(own.port) as bus:
+        bus.send(Topics("te", "p1").health, {"status": "down", "session": "s"})
+        ended = cli("fleet", "rollout", "ping", "--all", "--state", tmp_path / "s", "--broker", own.url, *SOON, "--json")
+        assert set(devices.received) == {"p0", "p2"}
+    assert ended.document["devices"] == 2
+    assert "down and left out: 1 device" in ended.err
+
+
+def test_a_state_belongs_to_one_process(own: Mosquitto, cli: Cli, tmp_path: Path) -> None:
+    state = tmp_path / "state.json"
+    with Running("fleet", "rollout", "ping", "absent", "--state", state, "--broker", own.url, *SOON) as running:
+        running.wait_line("wave 1")
+        ended = cli("fleet", "rollout", "--resume", state, "--broker", own.url, *SOON)
+        assert ended.code == 9
+        assert ended.complaint == f"another process drives the rollout of {state}"
+    ended = cli("fleet", "rollout", "ping", "absent", "--state", state, "--broker", own.url, *SOON)
+    assert ended.code == 2
+    assert "is there already: go on with it by --resume" in ended.complaint
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1", b'{"format":2}', os.urandom(40)], ids=range(5))
+def test_a_state_that_is_none(content: bytes, fleet: FleetCli, tmp_path: Path) -> None:
+    (tmp_path / "s").write_bytes(content)
+    assert "no state of a rollout can be read" in fleet("rollout", "--resume", tmp_path / "s").complaint
+
+
+def test_a_state_of_another_format(agents: list[Daemon], fleet: FleetCli, tmp_path: Path) -> None:
+    fleet("rollout", "ping", "board-1", "--state", tmp_path / "s")
+    document = msgspec.json.decode((tmp_path / "s").read_bytes())
+    (tmp_path / "s").write_bytes(msgspec.json.encode({**document, "format": 99}))
+    ended = fleet("rollout", "--resume", tmp_path / "s")
+    assert (ended.code, "is a state of format 99" in ended.complaint) == (2, True)
