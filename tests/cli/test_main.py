@@ -40,18 +40,20 @@ def test_help_names_every_command(cli: Cli) -> None:
     assert all(f" {name} {text}" in words for name, text in COMMANDS.items())
 
 
-CONFIGLESS = {("profiles",), ("demo",), ("bundle",), ("bundle", "verify"), ("models",)}
+CONFIGLESS = {("profiles",), ("demo",), ("bundle",), ("bundle", "verify"), ("models",), ("fleet",)}
 
 
 @pytest.mark.parametrize(
-    "words", [*((name,) for name in COMMANDS), ("bundle", "create"), ("bundle", "verify"), ("models", "list")], ids=" ".join
+    "words",
+    [*((name,) for name in COMMANDS), ("bundle", "create"), ("bundle", "verify"), ("models", "list"), ("fleet", "ls")],
+    ids=" ".join,
 )
 def test_every_command_explains_itself(words: tuple[str, ...], cli: Cli) -> None:
     told = cli(*words, "--help")
     assert (told.code, told.err) == (0, "")
     assert told.out.startswith(f"usage: reconvene-agent {' '.join(words)} ")
     assert ("--config" in told.out) is (words not in CONFIGLESS)
-    if words not in {("run",), ("bundle",), ("models",)}:
+    if words not in {("run",), ("bundle",), ("models",), ("fleet",)}:
         assert "exactly one JSON document" in told.out
 
 

@@ -14,14 +14,15 @@ import pytest
 
 from reconvene_agent.core.topics import Topics
 from support.brokers import Bus, Mosquitto, free_port, retained
+from support.certificates import authority, certificate
 from support.commandline import Cli, Ended, Running, configured
 from support.daemons import Daemon
 from support.pretenders import EXECUTING, SUCCESS, Pretenders, failure
 from support.waiting import until
 
+JSON_DOCS = Path(__file__).parents[3] / "docs/json.md"
 SOON = ("--settle", "0.3")
 FleetCli = Callable[..., Ended]
-Words = Callable[..., tuple[object, ...]]
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +60,7 @@ def test_real_agents_are_listed(agents: list[Daemon], fleet: FleetCli) -> None:
     told = fleet("ls")
     assert told.code == 0
     lines = told.out.splitlines()
-    assert lines[0].split() == [
-        "device", "state", "step", "done", "model", "accuracy", "p95", "ms", "last", "seen", "alarms",
-    ]  # fmt: skip
+    assert lines[0].split() == ["device", "state", "step", "done", "model", "accuracy", "p95", "ms", "last", "seen"]
     assert re.fullmatch(r"board-1 +idle +\d+ s ago *", lines[1])
     assert re.fullmatch(r"board-2 +idle +\d+ s ago *", lines[2])
     assert told.err == "2 devices: 2 up, 0 down, 0 busy\n"
@@ -205,6 +204,43 @@ def test_the_broker_comes_from_a_file(broker: Mosquitto, cli: Cli, tmp_path: Pat
     file = configured(tmp_path, broker={"url": broker.url, "root": "elsewhere"})
     monkeypatch.setenv("RECONVENE_FLEET_CONFIG", str(file))
     assert cli("fleet", "ls", "--json").document["devices"] == 0
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")  # paho's, where the broker hangs up
+def test_mutual_tls(tmp_path: Path, cli: Cli) -> None:
+    ca = authority(tmp_path, "ours")
+    server, server_key = certificate(ca, "broker", "IP:127.0.0.1")
+    mine, my_key = certificate(ca, "operator", "DNS:operator")
+    settings = f"allow_anonymous true\ncafile {ca}\ncertfile {server}\nkeyfile {server_key}\nrequire_certificate true\n"
+    with Mosquitto(tmp_path / "mutual", settings) as broker:
+        words = ("--broker", broker.url.replace("mqtt", "mqtts"), *SOON, "--json", "--ca", ca)
+        known = cli("fleet", "ls", *words, "--cert", mine, "--key-file", my_key)
+        stranger = cli("fleet", "ls", *words)
+    assert (known.code, known.document["devices"]) == (0, 0)
+    assert stranger.code == 3
+
+
+# --- documentation -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_key_of_the_documents_is_documented(agents: list[Daemon], fleet: FleetCli) -> None:
+    section = re.search(r"^## fleet\n(.*?)(?=^## )", JSON_DOCS.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert section is not None
+    documents = [
+        fleet("ls", "--json").document,
+        fleet("send", "ping", "board-1", "--wait", "--json").document,
+        fleet("rollout", "plan", "board-1", "--args", '{"bundle":"absent"}', "--abort-over", 1, "--json").document,
+    ]
+    names = {name for document in documents for name in document}
+    names |= {name for document in documents for part in ("list", "devices", "failures") for name in parts(document, part)}
+    assert len(names) >= 30
+    assert {name for name in names if not re.search(rf"\b{name}\b", section[1])} == set()
+
+
+def parts(document: dict[str, Any], name: str) -> list[str]:
+    """Return the keys of the entries in a list of a document."""
+    entries = document.get(name)
+    return [key for entry in entries for key in entry] if isinstance(entries, list) else []
 
 
 # --- rollout -----------------------------------------------------------------------------------------------------------------

@@ -81,8 +81,9 @@ def _show(picture: Picture, as_json: bool, reason: str) -> None:
 
 def _print_table(devices: list[Device]) -> None:
     now = time.time()
+    columns = len(HEADINGS) if any(device.alarms for device in devices) else HEADINGS.index("alarms")
     if devices:
-        print_table(HEADINGS, [row(device, now) for device in devices], left=LEFT)
+        print_table(HEADINGS[:columns], [row(device, now)[:columns] for device in devices], left=LEFT)
 
 
 def _print_json(picture: Picture) -> None:

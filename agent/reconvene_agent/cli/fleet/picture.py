@@ -76,8 +76,8 @@ class Picture:
     def take(self, topic: str, payload: bytes | None, size: int, now: float, live: bool) -> None:
         """Take in a message; ``live`` if it is surely said now, and not retained from before."""
         found = of_any_device(self._root, topic)
-        if found is None:
-            return
+        if found is None or not found[1]:
+            return  # not one of ours, or the registration, which says nothing new
         name, rest = found
         parts = rest.split("/")
         document: dict[str, Any] | None = {} if size == 0 else said.document(payload)

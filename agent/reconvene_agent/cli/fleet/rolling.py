@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=_share, metavar="N", help="devices of every later wave, or N%% of all (default: 20%%)")
     parser.add_argument("--abort-over", type=_share, metavar="N", help="stop when more have failed, or N%% (default: 10%%)")
     parser.add_argument("--timeout", type=number, metavar="S", help=f"a device must have ended by then (default: {TIMEOUT_S:g})")
-    parser.add_argument("--state", type=path, metavar="FILE", help="where the state is kept (default: rollout-ID.json)")
+    parser.add_argument("--state", type=path, metavar="FILE", help="where the state is kept (default: ID.json)")
     parser.add_argument("--resume", type=path, metavar="FILE", help="go on with the rollout whose state this is")
 
 
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     devices = _everybody(place, order) if arguments.all else orders.checked_devices(arguments.devices)
     if not devices:
         raise UsageError("no device is up: 'fleet ls' shows them" if arguments.all else "name devices, or take --all")
-    file = arguments.state or Path(f"rollout-{order.id}.json")
+    file = arguments.state or Path(f"{order.id}.json")
     with _only_one(file):
         if file.exists():
             raise UsageError(f"{file} is there already: go on with it by --resume, or name another with --state")
