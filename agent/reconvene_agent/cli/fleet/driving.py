@@ -32,7 +32,8 @@ class _Drive:
         self._saved = self._told = time.monotonic()
 
     def run(self) -> None:
-        self._settle()
+        if self._rollout.under_way:  # an earlier run was stopped
+            self._settle()
         wait_s = 0.0
         while not self._rollout.ended:
             for _ in range(AT_ONCE):

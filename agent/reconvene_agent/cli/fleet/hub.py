@@ -18,6 +18,8 @@ CONNECT_S = 45.0
 CAPACITY = 4096
 SETTLE_MOST_S = 60.0
 DELIVER_S = 30.0
+FIRST_WAIT = 3.0
+"""How many times longer the very first retained message may take to come."""
 
 
 class Online(Struct, frozen=True):
@@ -124,7 +126,7 @@ class Hub:
         """
         topics: set[str] = set()
         end = time.monotonic() + SETTLE_MOST_S
-        quiet_at = time.monotonic() + self._quiet_s
+        quiet_at = time.monotonic() + FIRST_WAIT * self._quiet_s
         while (now := time.monotonic()) < min(end, quiet_at):
             news = self.next(min(end, quiet_at) - now)
             if news is None:

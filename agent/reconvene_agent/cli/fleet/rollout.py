@@ -154,6 +154,11 @@ class Rollout:
         return bool(self.record.aborted) or not (self._under_way or self._fates[Fate.WAITING])
 
     @property
+    def under_way(self) -> bool:
+        """Whether any device may have a command that it has not ended."""
+        return bool(self._under_way)
+
+    @property
     def counts(self) -> dict[str, int]:
         """Return how many devices have which fate."""
         return {fate.value: self._fates[fate] for fate in Fate}
