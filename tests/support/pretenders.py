@@ -77,6 +77,6 @@ class Pretenders:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave, and take everything back that the broker keeps of us."""
         self._client.disconnect()
         self._client.loop_stop()
+        self._client._reset_sockets()  # paho leaves that to the garbage collector

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import re
 import signal
+import struct
+import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +109,23 @@ def test_the_live_list_follows(own: Mosquitto) -> None:
         running.signal(signal.SIGINT)
         ended = running.end()
     assert (ended.code, ended.err) == (0, "")
+
+
+def test_on_a_terminal_the_list_is_live_and_fits(own: Mosquitto) -> None:
+    seen, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 120, 0, 0))
+    shown = b""
+    with Pretenders(own.port, 30), Running("fleet", "ls", "--broker", own.url, *SOON, stdout=terminal) as running:
+        os.close(terminal)
+        while shown.count(b"\033[2J") < 3:
+            shown += os.read(seen, 65536)
+        running.signal(signal.SIGINT)
+        ended = running.end()
+    os.close(seen)
+    screen = shown.split(b"\033[2J\033[H")[1].decode()
+    assert ended.code == 0
+    assert len(screen.splitlines()) <= 12
+    assert "30 devices: 30 up, 0 down, 0 busy; 23 more" in screen
 
 
 # --- send, clear, watch ------------------------------------------------------------------------------------------------------

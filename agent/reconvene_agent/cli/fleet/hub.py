@@ -146,15 +146,17 @@ class Hub:
         Raises:
             NoBrokerError: it has not taken them in time.
         """
-        waiting = {self.publish(topic, payload) for topic, payload in messages.items()}
+        handles = [self.publish(topic, payload) for topic, payload in messages.items()]
+        waiting = set(handles) - {None}
+        lost = handles.count(None)
         deadline = time.monotonic() + DELIVER_S
         kept: list[News] = []
-        while waiting:
+        while waiting or lost:
             left_s = deadline - time.monotonic()
-            news = None if None in waiting or left_s <= 0 else self.next(left_s)
+            news = None if lost or left_s <= 0 else self.next(left_s)
             if news is None or isinstance(news, Offline):
                 self._early.extendleft(reversed(kept))
-                raise NoBrokerError(f"the broker has not taken {len(waiting)} of {len(messages)} messages")
+                raise NoBrokerError(f"the broker has not taken {len(waiting) + lost} of {len(messages)} messages")
             if isinstance(news, Delivered):
                 waiting.discard(news.handle)
                 deadline = time.monotonic() + DELIVER_S
