@@ -21,6 +21,7 @@ from support.brokers import Bus, Mosquitto, free_port, retained
 from support.certificates import authority, certificate
 from support.commandline import Cli, Ended, Running, configured
 from support.daemons import Daemon
+from support.disks import fill, tiny_disk
 from support.pretenders import EXECUTING, SUCCESS, Pretenders, failure
 from support.waiting import until
 
@@ -354,6 +355,26 @@ def test_a_rollout_outlives_its_broker(own: Mosquitto, tmp_path: Path) -> None:
         assert devices.received == dict.fromkeys(devices.names, 1)
     assert ended.code == 0
     assert ended.document["successful"] == 6
+
+
+def test_nobody_is_commanded_whose_command_cannot_be_kept(own: Mosquitto, cli: Cli, tmp_path: Path) -> None:
+    with tiny_disk(tmp_path / "disk", "64k") as disk:
+
+        def answers(_device: str, _request: dict[str, Any]) -> list[dict[str, Any]]:
+            if len(devices.received) == 1:
+                fill(disk)
+            return [SUCCESS]
+
+        words = ("--canary", 1, "--state", disk / "state.json", "--broker", own.url, *SOON, "--json")
+        with Pretenders(own.port, 5, answers) as devices:
+            full = cli("fleet", "rollout", "ping", *devices.names, *words)
+            assert devices.received == {"p0": 1}
+            (disk / "ballast").unlink()
+            freed = cli("fleet", "rollout", "--resume", disk / "state.json", "--broker", own.url, *SOON, "--json")
+            assert devices.received == dict.fromkeys(devices.names, 1)
+    assert full.code == 7
+    assert full.error("NO_DISK")
+    assert (freed.code, freed.document["successful"]) == (0, 5)
 
 
 def test_a_device_that_is_late_counts_as_failed_and_finds_nothing_later(own: Mosquitto, cli: Cli, tmp_path: Path) -> None:
