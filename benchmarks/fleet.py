@@ -54,16 +54,19 @@ class Broker:
 
 
 class Meter:
-    """What the broker counts, and what processes need, from one reading to the next."""
+    """What the broker counts, and what processes need, from one reading to the next; meanwhile devices get into the picture."""
 
-    def __init__(self, hub: Hub, processes: dict[str, list[psutil.Process]]) -> None:
+    def __init__(self, hub: Hub, picture: Picture, processes: dict[str, list[psutil.Process]]) -> None:
         self._hub = hub
+        self._picture = picture
         self._processes = processes
         self._counters = dict.fromkeys(COUNTERS, 0)
         self._before: tuple[float, dict[str, int], dict[str, float]] | None = None
 
     def take(self, news: News | None) -> None:
-        if isinstance(news, Heard) and news.topic.startswith("$SYS/broker/") and news.payload:
+        if isinstance(news, Heard) and of_any_device("te", news.topic):
+            self._picture.take(news.topic, news.payload, news.size, time.time(), live=True)
+        elif isinstance(news, Heard) and news.topic.startswith("$SYS/broker/") and news.payload:
             name = news.topic.removeprefix("$SYS/broker/")
             if name in self._counters:
                 self._counters[name] = int(news.payload)
@@ -160,13 +163,10 @@ def measure(broker: Broker, agents: list[subprocess.Popen[bytes]], count: int, s
     picture = Picture("te")
     begin = time.monotonic()
     with broker.hub(Topics("te", "+").health, *(f"$SYS/broker/{name}" for name in COUNTERS)) as hub:
-        meter = Meter(hub, processes)
+        meter = Meter(hub, picture, processes)
         meter.read()
         while picture.summary()["up"] < count:
-            news = hub.next(1.0)
-            meter.take(news)
-            if isinstance(news, Heard) and of_any_device("te", news.topic):
-                picture.take(news.topic, news.payload, news.size, time.time(), live=True)
+            meter.take(hub.next(1.0))
             assert time.monotonic() - begin < 120, picture.summary()
         tell(f"{count} births", meter.read())
         until = time.monotonic() + seconds
