@@ -62,6 +62,13 @@ Cli = Callable[..., Ended]
 """Runs a command in the test's own process."""
 
 
+FleetCli = Callable[..., Ended]
+"""Runs an action of ``fleet`` at the test's broker, in the test's own process."""
+
+SOON = ("--settle", "0.3")
+"""For ``fleet``: brokers on this machine need not be waited for long."""
+
+
 class Disturbed(Struct, frozen=True):
     """One run in three parts: stopped by Ctrl-C after its first epoch, by SIGTERM after its second, then left alone."""
 
