@@ -40,12 +40,18 @@ def test_help_names_every_command(cli: Cli) -> None:
     assert all(f" {name} {text}" in words for name, text in COMMANDS.items())
 
 
-CONFIGLESS = {("profiles",), ("schema",), ("demo",), ("bundle",), ("bundle", "verify"), ("keys",), ("keys", "sign"), ("models",)}
+CONFIGLESS = {
+    *((name,) for name in ("profiles", "schema", "demo", "bundle", "keys", "models", "fleet")),
+    *(("bundle", "verify"), ("keys", "sign")),
+}
 
 
 @pytest.mark.parametrize(
     "words",
-    [*((name,) for name in COMMANDS), ("bundle", "create"), ("bundle", "verify"), ("models", "list"), ("keys", "sign")],
+    [
+        *((name,) for name in COMMANDS),
+        *(("bundle", "create"), ("bundle", "verify"), ("models", "list"), ("keys", "sign"), ("fleet", "ls")),
+    ],
     ids=" ".join,
 )
 def test_every_command_explains_itself(words: tuple[str, ...], cli: Cli) -> None:
@@ -53,7 +59,7 @@ def test_every_command_explains_itself(words: tuple[str, ...], cli: Cli) -> None
     assert (told.code, told.err) == (0, "")
     assert told.out.startswith(f"usage: reconvene-agent {' '.join(words)} ")
     assert ("--config" in told.out) is (words not in CONFIGLESS)
-    if words not in {("run",), ("bundle",), ("keys",), ("models",)}:
+    if words not in {("run",), ("bundle",), ("keys",), ("models",), ("fleet",)}:
         assert "exactly one JSON document" in told.out
 
 

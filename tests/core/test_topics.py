@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconvene_agent.core.topics import CommandTopic, Topics, valid_segment
+from reconvene_agent.core.topics import CommandTopic, Topics, of_any_device, valid_segment
 
 TOPICS = Topics("te", "board-1")
 segments = st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\Z")
@@ -67,3 +67,24 @@ def test_other_topics_are_no_commands(topic: str) -> None:
 def test_no_tail_breaks_it(tail: str) -> None:
     found = TOPICS.parse_command(TOPICS.capability(tail))
     assert found is None or TOPICS.command(found.op, found.id) == TOPICS.capability(tail)
+
+
+@given(root=segments, device=segments, name=segments)
+def test_a_topic_tells_its_device(root: str, device: str, name: str) -> None:
+    topics = Topics(root, device)
+    assert of_any_device(root, topics.service) == (device, "")
+    assert of_any_device(root, topics.twin(name)) == (device, f"twin/{name}")
+    assert of_any_device(root + "x", topics.twin(name)) is None
+
+
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "te/device/b/service/other/x",
+        "te/device//service/reconvene-agent/x",
+        "te/device/b",
+        "te/device/b/service/reconvene-agentx",
+    ],
+)
+def test_other_topics_belong_to_no_device(topic: str) -> None:
+    assert of_any_device("te", topic) is None

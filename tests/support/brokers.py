@@ -186,6 +186,10 @@ class Bus:
             self.seen.append(Message(message.topic, bytes(message.payload), message.retain))
             self._news.notify_all()
 
+    def connected(self) -> bool:
+        """Whether there is a connection just now."""
+        return self._client.is_connected()
+
     def send(self, topic: str, payload: bytes | dict[str, Any], retain: bool = True) -> None:
         """Publish and wait until the broker has it."""
         content = payload if isinstance(payload, bytes) else msgspec.json.encode(payload)

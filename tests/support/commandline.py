@@ -23,7 +23,10 @@ DEADLINE_S = 90.0
 ERROR = "reconvene-agent: error: "
 _MARK = "STARTED_BY_TEST"
 # What would let the surroundings decide how a command behaves.
-_FOREIGN = ("JOURNAL_STREAM", "NOTIFY_SOCKET", "PYTHONUNBUFFERED", "PYTHONIOENCODING", "STATE_DIRECTORY", "RUNTIME_DIRECTORY")
+_FOREIGN = (
+    *("JOURNAL_STREAM", "NOTIFY_SOCKET", "PYTHONUNBUFFERED", "PYTHONIOENCODING", "STATE_DIRECTORY", "RUNTIME_DIRECTORY"),
+    *("LINES", "COLUMNS"),
+)
 
 
 class Ended(Struct, frozen=True):
@@ -60,6 +63,13 @@ class Ended(Struct, frozen=True):
 
 Cli = Callable[..., Ended]
 """Runs a command in the test's own process."""
+
+
+FleetCli = Callable[..., Ended]
+"""Runs an action of ``fleet`` at the test's broker, in the test's own process."""
+
+SOON = ("--settle", "0.3")
+"""For ``fleet``: brokers on this machine need not be waited for long."""
 
 
 class Disturbed(Struct, frozen=True):

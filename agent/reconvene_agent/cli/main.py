@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "bundle": "create or verify a bundle",
     "keys": "keys for signed commands: generate, show, sign",
     "schema": "what the messages on the wire hold, for controllers",
+    "fleet": "many agents over their broker: list, watch, command, roll out",
     "demo": "see the whole job on this machine",
 }
 

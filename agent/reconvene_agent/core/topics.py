@@ -89,3 +89,15 @@ class Topics(Struct, frozen=True):
         if not slash or not valid_segment(op) or not valid_segment(command_id):
             return None
         return CommandTopic(op, command_id)
+
+
+def of_any_device(root: str, topic: str) -> tuple[str, str] | None:
+    """Return the device whose topic this is, and what comes below its service; None for any other topic."""
+    prefix, service = f"{root}/device/", f"/service/{SERVICE}"
+    if not topic.startswith(prefix):
+        return None
+    device, slash, rest = topic[len(prefix) :].partition("/")
+    rest = slash + rest
+    if not valid_segment(device) or not (rest == service or rest.startswith(service + "/")):
+        return None
+    return device, rest[len(service) + 1 :]

@@ -45,7 +45,10 @@ _VERSIONS = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311}
 
 
 class Link(Struct, frozen=True):
-    """How to reach a broker, with every secret already read."""
+    """How to reach a broker, with every secret already read.
+
+    For ``session_s`` seconds the broker keeps what comes while we are away; 0 begins and ends a session with each connection.
+    """
 
     host: str
     port: int
@@ -58,6 +61,7 @@ class Link(Struct, frozen=True):
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""
+    session_s: int = SESSION_EXPIRY_S
 
 
 class Will(Struct, frozen=True):
@@ -264,9 +268,9 @@ class _Conversation:
         try:
             if self._protocol == "5":
                 properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-                properties.SessionExpiryInterval = SESSION_EXPIRY_S
+                properties.SessionExpiryInterval = link.session_s
                 properties.MaximumPacketSize = MAX_PACKET
-                client.connect(link.host, link.port, link.keepalive_s, clean_start=False, properties=properties)
+                client.connect(link.host, link.port, link.keepalive_s, clean_start=not link.session_s, properties=properties)
             else:
                 client.connect(link.host, link.port, link.keepalive_s)
         except ssl.SSLError as error:
@@ -295,7 +299,7 @@ class _Conversation:
         client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=link.client_id,
-            clean_session=None if self._protocol == "5" else False,
+            clean_session=None if self._protocol == "5" else not link.session_s,
             protocol=_VERSIONS[self._protocol],
             reconnect_on_failure=False,
         )
@@ -354,7 +358,7 @@ class _Conversation:
         client.count_acknowledgement()
         if code.value == NOT_AUTHORIZED:
             # MQTT 5 alone tells. What was refused must not count as delivered.
-            self._reason = "the broker does not let us publish on our own topics: the name it knows us by must be the device id"
+            self._reason = "the broker does not let us publish: the name it knows us by has no right to this topic"
             client.disconnect()
             return
         self._owner._listener.acknowledged(_handle(self._generation, mid), code.getName() if code.is_failure else "")

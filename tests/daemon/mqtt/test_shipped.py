@@ -182,7 +182,10 @@ def test_a_board_under_another_name_is_told_and_keeps_what_it_had_to_say(
     shipped: Shipped, tmp_path: Path, access: Access
 ) -> None:
     with Daemon(tmp_path, broker=shipped.broker(access, "board-2", protocol="5")) as daemon:
-        refused(daemon, "does not let us publish on our own topics: the name it knows us by must be the device id")
+        refused(
+            daemon,
+            "does not let us publish: the name it knows us by has no right to this topic",
+        )
         assert ("is for 'board-2', and this is 'board-1'" in daemon.log) is (access == "certificate")
         assert daemon.stop() == 0
         stopped = time.time()

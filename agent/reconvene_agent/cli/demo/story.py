@@ -12,7 +12,7 @@ from reconvene_agent.core.protocol import Happening
 from reconvene_agent.core.protocol import Progress as ProgressMessage
 
 # The events that the controller hears under these names carry what the worker's own events carry.
-_EVENTS = {"plan_chosen": "plan", "model_pruned": "prune", "epoch": "epoch", "model_promoted": "release", "warning": "warning"}
+EVENTS = {"plan_chosen": "plan", "model_pruned": "prune", "epoch": "epoch", "model_promoted": "release", "warning": "warning"}
 
 
 def heard(message: Message) -> str:
@@ -20,7 +20,7 @@ def heard(message: Message) -> str:
     kind, _, rest = message.topic.partition("/")
     document = message.document
     if kind == "e":
-        return f"← e/{rest:<22}{describe(Happening(_EVENTS.get(rest, rest), document))}"
+        return f"← e/{rest:<22}{describe(Happening(EVENTS.get(rest, rest), document))}"
     if kind == "status":
         return f"← status/health           {document.get('status')}, {document.get('state', '')}"
     if kind == "twin":
