@@ -45,7 +45,10 @@ _VERSIONS = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311}
 
 
 class Link(Struct, frozen=True):
-    """How to reach a broker, with every secret already read."""
+    """How to reach a broker, with every secret already read.
+
+    For ``session_s`` seconds the broker keeps what comes while we are away; 0 begins and ends a session with each connection.
+    """
 
     host: str
     port: int
@@ -58,6 +61,7 @@ class Link(Struct, frozen=True):
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""
+    session_s: int = SESSION_EXPIRY_S
 
 
 class Will(Struct, frozen=True):
@@ -235,6 +239,23 @@ class _Client(paho.Client):
         return code
 
 
+def new_client(link: Link, protocol: str, context: ssl.SSLContext | None) -> _Client:
+    """Return a client that has not connected yet; ``context`` is there where the link is TLS."""
+    client = _Client(
+        CallbackAPIVersion.VERSION2,
+        client_id=link.client_id,
+        clean_session=None if protocol == "5" else not link.session_s,
+        protocol=_VERSIONS[protocol],
+        reconnect_on_failure=False,
+    )
+    client.connect_timeout = CONNECT_TIMEOUT_S
+    if link.username:
+        client.username_pw_set(link.username, link.password or None)
+    if context is not None:
+        client.tls_set_context(context)
+    return client
+
+
 class _Conversation:
     """One connection from beginning to end, with the paho client that holds it."""
 
@@ -256,9 +277,9 @@ class _Conversation:
         try:
             if self._protocol == "5":
                 properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-                properties.SessionExpiryInterval = SESSION_EXPIRY_S
+                properties.SessionExpiryInterval = link.session_s
                 properties.MaximumPacketSize = MAX_PACKET
-                client.connect(link.host, link.port, link.keepalive_s, clean_start=False, properties=properties)
+                client.connect(link.host, link.port, link.keepalive_s, clean_start=not link.session_s, properties=properties)
             else:
                 client.connect(link.host, link.port, link.keepalive_s)
         except ssl.SSLError as error:
@@ -284,19 +305,8 @@ class _Conversation:
 
     def _make_client(self, link: Link) -> _Client:
         owner = self._owner
-        client = _Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=link.client_id,
-            clean_session=None if self._protocol == "5" else False,
-            protocol=_VERSIONS[self._protocol],
-            reconnect_on_failure=False,
-        )
+        client = new_client(link, self._protocol, owner._context)
         client.when_over = self._on_over
-        client.connect_timeout = CONNECT_TIMEOUT_S
-        if link.username:
-            client.username_pw_set(link.username, link.password or None)
-        if owner._context is not None:
-            client.tls_set_context(owner._context)
         if owner._will is not None:
             properties = None
             if self._protocol == "5":

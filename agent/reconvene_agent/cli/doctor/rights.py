@@ -1,0 +1,80 @@
+"""Rights on the broker, tried out on topics that are this agent's own and that nobody uses.
+
+What is published is empty and not retained. On a command's topic that is what a controller sends to clear a command: where none
+was given it changes nothing, so an agent that runs and hears it does nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+from reconvene_agent.cli.doctor.findings import Finding, ok, problem, warning
+from reconvene_agent.core.topics import Topics
+from reconvene_agent.daemon.trial import LostError, Visit
+
+GOOD = ok("broker.rights", "the broker lets us publish below {service}, and lets us hear our commands")
+NO_SUBSCRIPTION = problem(
+    "broker.no-subscription",
+    "the broker does not let us subscribe to {topic}: {why}",
+    "allow it: in Mosquitto's ACL file, below 'user {user}', the line 'topic readwrite {service}/#'",
+)
+NO_PUBLISHING = problem(
+    "broker.no-publishing",
+    "the broker does not let us publish to {topic}: {why}",
+    "allow it: in Mosquitto's ACL file, below 'user {user}', the line 'topic readwrite {service}/#'",
+)
+NO_COMMANDS = problem(
+    "broker.no-commands",
+    "what is published to {topic} does not come back to us, so commands would not arrive",
+    "allow us to read and write it: in Mosquitto's ACL file, below 'user {user}', the line 'topic readwrite {service}/#'",
+)
+UNCERTAIN = warning(
+    "broker.uncertain",
+    "whether we may publish to {topic} cannot be told: it does not come back to us, and MQTT 3.1.1 gives no reasons",
+    "if the board's figures do not arrive, allow it: in Mosquitto's ACL file, below 'user {user}', 'topic readwrite {service}/#'",
+)
+CUT_OFF = problem(
+    "broker.cut-off",
+    "the broker hung up while its rights were tried out: {why}",
+    "its log says why; ask again with reconvene-agent doctor",
+)
+
+RETURN_S = 2.0
+
+
+def look(visit: Visit, version: str, topics: Topics, user: str) -> Iterator[Finding]:
+    """Try out every kind of topic that the agent uses."""
+    try:
+        trouble = list(_trouble(visit, version, topics, {"service": topics.service, "user": user or "anonymous"}))
+    except LostError as error:
+        yield CUT_OFF(why=error.message)
+        return
+    yield from trouble or [GOOD(service=topics.service)]
+
+
+def _trouble(visit: Visit, version: str, topics: Topics, facts: dict[str, str]) -> Iterator[Finding]:
+    name = f"doctor-{secrets.token_hex(4)}"
+    command = topics.command("ping", name)
+    others = [topics.twin(name), topics.measurement(name), topics.event(name), topics.alarm(name)]
+    # MQTT 3.1.1 does not say that a publication is refused; there it can only be seen whether it comes back.
+    deaf = version != "5"
+    refused = {topic: why for topic in (topics.commands, topics.health) if (why := visit.subscribe(topic))}
+    for topic, why in refused.items():
+        yield NO_SUBSCRIPTION(**facts, topic=topic, why=why)
+    hearing = {topic for topic in others if deaf and not visit.subscribe(topic)}
+    silenced = {topic: why for topic in (command, *others) if (why := visit.publish(topic))}
+    for topic, why in silenced.items():
+        yield NO_PUBLISHING(**facts, topic=_family(topic, name), why=why)
+    if topics.commands not in refused and command not in silenced:
+        hearing.add(command)
+    returned = visit.returned(hearing, RETURN_S)
+    if command in hearing - returned:
+        yield NO_COMMANDS(**facts, topic=_family(command, name))
+    for topic in others:
+        if deaf and topic not in returned:
+            yield UNCERTAIN(**facts, topic=_family(topic, name))
+
+
+def _family(topic: str, name: str) -> str:
+    return topic.replace(name, "…")
