@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reconvene_agent.cli.doctor.account import Account
-from reconvene_agent.core.config import Config
+from reconvene_agent.core.config import SYSTEM_CONFIG, Config
 from reconvene_agent.core.kernel.files import HOST
 from reconvene_agent.core.profile import Profile
 
@@ -51,6 +51,6 @@ class Case:
     libraries_mb: float | None = None
 
     @property
-    def settings(self) -> str:
-        """The configuration file's name for people who are told to edit it."""
-        return str(self.file) if self.file is not None else "/etc/reconvene-agent/config.toml"
+    def settings(self) -> Path:
+        """The configuration file that people are told to edit."""
+        return self.file or SYSTEM_CONFIG

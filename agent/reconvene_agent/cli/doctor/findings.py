@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import Enum
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -42,9 +44,15 @@ class Kind(Struct, frozen=True):
     do: str = ""
 
     def __call__(self, **facts: object) -> Finding:
-        """Return a finding of this kind; facts become part of its lines, so they are kept to one."""
-        told = {name: " ".join(str(value).split()) for name, value in facts.items()}
-        return Finding(self.code.partition(".")[0], self.code, self.verdict, self.says.format(**told), self.do.format(**told))
+        """Return a finding of this kind. Facts are kept to what a line can show; in what is to be typed, paths are quoted."""
+        shown = {name: _line(value) for name, value in facts.items()}
+        typed = {name: shlex.quote(shown[name]) if isinstance(value, Path) else shown[name] for name, value in facts.items()}
+        return Finding(self.code.partition(".")[0], self.code, self.verdict, self.says.format(**shown), self.do.format(**typed))
+
+
+def _line(value: object) -> str:
+    """Return a fact without what would break the line or steer the terminal, since much of it was said by others."""
+    return "".join(character if character.isprintable() else " " for character in str(value))
 
 
 def ok(code: str, says: str) -> Kind:

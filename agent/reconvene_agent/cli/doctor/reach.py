@@ -9,6 +9,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from reconvene_agent.cli.doctor.certificates import Certificate, from_der
 from reconvene_agent.cli.doctor.credentials import SOON_S, day
@@ -81,7 +82,7 @@ class NotReachedError(Exception):
         self.finding = finding
 
 
-def reach(link: Link, context: ssl.SSLContext | None, file: str) -> Iterator[Finding]:
+def reach(link: Link, context: ssl.SSLContext | None, file: Path) -> Iterator[Finding]:
     """Go as far as MQTT begins, and yield what is worth telling of the way.
 
     Raises:

@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from reconvene_agent import __version__
@@ -76,7 +77,7 @@ def check(case: Case) -> Iterator[Finding]:
         yield UNREACHABLE(user=case.service.name)
         return
     python = section.python or sys.executable
-    facts = {"python": python, "file": case.settings, "ours": __version__, "pip": f"{shlex.quote(python)} -m pip install"}
+    facts = {"python": Path(python), "file": case.settings, "ours": __version__, "pip": f"{shlex.quote(python)} -m pip install"}
     try:
         told = listen(python, case.service, section.start_timeout_s)
     except OSError as error:
@@ -92,7 +93,7 @@ def check(case: Case) -> Iterator[Finding]:
     if case.libraries_mb is not None and not trouble:
         names = ", ".join(f"{name} {version}".strip() for name, version in libraries.items())
         yield GOOD(
-            python=python,
+            python=facts["python"],
             version=told.facts[0]["python"],
             libraries=names,
             seconds=f"{told.seconds:.1f}",
