@@ -49,7 +49,7 @@ def main() -> int:
     except metadata.PackageNotFoundError:
         versions = {}  # it runs from a checkout that is not installed
     for module, distribution in LIBRARIES.items():
-        say(importing=module, distribution=distribution)
+        say(importing=module, distribution=distribution, wanted=versions.get(distribution, ""))
         try:
             library = import_module(module)
         except ModuleNotFoundError as error:
@@ -58,7 +58,7 @@ def main() -> int:
         except Exception as error:  # noqa: BLE001 - whatever a broken installation raises, the others are looked at too
             say(broken=f"{type(error).__name__}: {error}")
             continue
-        say(version=getattr(library, "__version__", ""), wanted=versions.get(distribution, ""))
+        say(version=getattr(library, "__version__", ""))
         if module == "torch":
             say(cuda=library.cuda.is_available())
         elif module == "onnxruntime":

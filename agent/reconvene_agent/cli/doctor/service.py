@@ -68,7 +68,7 @@ def check(case: Case) -> Iterator[Finding]:
         return
     except AgentError as error:
         if isinstance(error.__cause__, PermissionError):
-            yield FORBIDDEN(socket=path, group=case.service.group)
+            yield FORBIDDEN(socket=path, group=SERVICE)
         else:
             yield SILENT(socket=path, why=error.message)
         return
