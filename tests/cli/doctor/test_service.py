@@ -54,7 +54,8 @@ def test_an_old_version_that_still_runs(daemon: Daemon, monkeypatch: pytest.Monk
 
 def test_a_configuration_that_the_agent_has_not_read(daemon: Daemon) -> None:
     before = daemon.config.stat().st_mtime
-    os.utime(daemon.config)
+    later = time.time() + 10
+    os.utime(daemon.config, (later, later))
     found = told(service.check(of(daemon)), service.UNREAD)
     os.utime(daemon.config, (before, before))
     assert found.found == f"{daemon.config} was changed after the agent had read it"

@@ -97,7 +97,7 @@ def _file(case: Case, setting: str, path: Path, texts: dict[str, str]) -> Iterat
     """Look at one file; ``texts`` takes what the agent can read of it."""
     account = case.service
     facts = {"setting": setting, "path": path, "user": account.name, "group": account.group}
-    if not account.reachable and not os.access(path, os.R_OK):
+    if not account.reachable and not os.access(path, os.R_OK, effective_ids=True):
         yield HIDDEN(**facts)
         return
     try:

@@ -16,7 +16,7 @@ SHORT = problem(
 )
 TIGHT = warning(
     "memory.tight",
-    "{available} of {total} MiB are available{limit}; the worker's libraries ({need}{measured}) leave {left} of them for training",
+    "{available} of {total} MiB are available{limit}; the worker's libraries ({need}{measured}) leave {left} for training",
     "see what takes it (ps aux --sort=-rss | head); train small models in small batches ([training] batch)",
 )
 

@@ -121,21 +121,17 @@ def _libraries(told: Told, facts: dict[str, Any]) -> tuple[dict[str, str], list[
     about: dict[str, Any] = {**facts, "module": "reconvene_agent", "distribution": "reconvene-agent", "wanted": ""}
     for fact in told.facts:
         if "importing" in fact:
-            about |= {"module": fact["importing"], "distribution": fact["distribution"]}
+            about |= {"module": fact["importing"], "distribution": fact["distribution"], "wanted": fact["wanted"]}
         elif "missing" in fact:
-            about |= {"needs": "the worker"}
-            if fact["missing"] != about["module"]:
-                trouble.append(
-                    MISSING(**{**about, "module": fact["missing"], "distribution": fact["missing"], "needs": about["module"]})
-                )
-            else:
-                trouble.append(MISSING(**about))
+            name = fact["missing"]
+            its_own = {"module": name, "distribution": name, "wanted": "", "needs": about["module"]}
+            trouble.append(MISSING(**{**about, "needs": "the worker", **({} if name == about["module"] else its_own)}))
         elif "broken" in fact:
             trouble.append(BROKEN(**about, why=fact["broken"]))
         elif "version" in fact:
             versions[about["module"]] = fact["version"]
-            if not satisfied(fact["version"], fact["wanted"]):
-                trouble.append(WRONG_VERSION(**{**about, "version": fact["version"], "wanted": fact["wanted"]}))
+            if not satisfied(fact["version"], about["wanted"]):
+                trouble.append(WRONG_VERSION(**about, version=fact["version"]))
     if told.code is None:
         trouble.append(LATE(**about, seconds=f"{told.seconds:.0f}"))
     elif told.code < 0:
