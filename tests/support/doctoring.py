@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from reconvene_agent.cli.doctor import configuration
 from reconvene_agent.cli.doctor.account import Account
 from reconvene_agent.cli.doctor.case import Case
 from reconvene_agent.cli.doctor.findings import Finding, Kind, Verdict
+from support.brokers import Handler
 
 NOBODY = Account(65534, 65534, ())
 
@@ -48,6 +50,16 @@ def case(folder: Path, **sections: dict[str, Any]) -> Case:
     return made
 
 
+def after_the_knock(handle: Handler) -> Handler:
+    """Return a handler of clients that say something; doctor first looks whether anybody is there at all."""
+
+    def only_speakers(client: socket.socket) -> None:
+        if client.recv(1, socket.MSG_PEEK):
+            handle(client)
+
+    return only_speakers
+
+
 @pytest.fixture
 def everybodys() -> Iterator[Path]:
     """Return a folder that every user can reach, unlike pytest's own."""
@@ -55,6 +67,3 @@ def everybodys() -> Iterator[Path]:
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)
-
-
-Config = Callable[..., Case]

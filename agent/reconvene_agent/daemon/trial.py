@@ -42,10 +42,14 @@ class LostError(AgentError):
 
 
 class Visit:
-    """One visit; a context that ends it. Each method waits ``patience_s`` at most and raises LostError after it."""
+    """One visit; a context that ends it. Each method waits ``patience_s`` at most and raises LostError after it.
+
+    ``doing`` says what was last asked of the broker.
+    """
 
     def __init__(self, link: Link, protocol: str, context: ssl.SSLContext | None, patience_s: float) -> None:
         """Connect; ``protocol`` is ``5`` or ``3.1.1``, and ``link.session_s`` must be 0."""
+        self.doing = "connecting"
         self._patience_s = patience_s
         self._greeting: Greeting | None = None
         self._ended = ""
@@ -80,6 +84,7 @@ class Visit:
 
     def subscribe(self, topic: str) -> str:
         """Subscribe, and return why the broker refuses; empty when it does not."""
+        self.doing = f"subscribing to {topic}"
         _, mid = self._client.subscribe(topic, 1)
         assert mid is not None
         self._until(lambda: mid in self._subscribed)
@@ -90,6 +95,7 @@ class Visit:
 
         Only MQTT 5 can say so.
         """
+        self.doing = f"publishing to {topic}"
         mid = self._client.publish(topic, b"", qos=1, retain=False).mid
         self._until(lambda: mid in self._published)
         return self._published[mid]
@@ -99,7 +105,7 @@ class Visit:
         wanted = set(topics)
         deadline = time.monotonic() + within_s
         while not wanted <= self._came and time.monotonic() < deadline and not self._ended:
-            self._client.loop(_STEP_S)
+            self._turn()
         return wanted & self._came
 
     def _until(self, done: Callable[[], bool]) -> None:
@@ -109,7 +115,13 @@ class Visit:
                 raise LostError(self._ended)
             if time.monotonic() >= deadline:
                 raise LostError(f"nothing was said for {self._patience_s:g} s")
-            self._client.loop(_STEP_S)
+            self._turn()
+
+    def _turn(self) -> None:
+        """Let paho read and write for a moment; what it cannot make sense of ends the visit as well."""
+        code = self._client.loop(_STEP_S)
+        if code and not self._ended:
+            self._ended = str(code)
 
     def _on_connect(self, _client: Any, _data: Any, _flags: Any, code: Any, properties: Any) -> None:
         retains = getattr(properties, "RetainAvailable", 1) != 0

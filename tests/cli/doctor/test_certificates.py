@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconvene_agent.cli.doctor import certificates
-from support.certificates import authority, certificate
+from support.certificates import authority, dated
 
 
 @pytest.fixture(scope="module")
 def pem(tmp_path_factory: pytest.TempPathFactory) -> str:
     ca = authority(tmp_path_factory.mktemp("ca"), "Our Authority")
-    made, _ = certificate(ca, "board-1", "DNS:board-1", (-3, 700))
+    made, _ = dated(ca, "board-1", "DNS:board-1", -3, 700)
     return made.read_text() + ca.read_text()
 
 

@@ -9,7 +9,7 @@ import pytest
 from reconvene_agent.cli.doctor import credentials
 from reconvene_agent.cli.doctor.account import Account, acting_as
 from reconvene_agent.cli.doctor.case import Case
-from support.certificates import authority, certificate
+from support.certificates import authority, dated
 from support.doctoring import NOBODY, case, codes, told
 
 LONG = (-1, 900)
@@ -18,7 +18,7 @@ LONG = (-1, 900)
 @pytest.fixture(scope="module")
 def ca(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an authority whose certificate lasts long enough."""
-    signed, _ = certificate(authority(tmp_path_factory.mktemp("ca"), "Root"), "ours", "DNS:ours", LONG)
+    signed, _ = dated(authority(tmp_path_factory.mktemp("ca"), "Root"), "ours", "DNS:ours", *LONG)
     return signed
 
 
@@ -43,7 +43,7 @@ def password(folder: Path, text: str = "sesame\n", mode: int = 0o600) -> Path:
 
 
 def pair(root: Path, name: str, days: tuple[float, float] = LONG) -> dict[str, Path]:
-    made, key = certificate(root, name, f"DNS:{name}", days)
+    made, key = dated(root, name, f"DNS:{name}", *days)
     return {"cert_file": made, "key_file": key}
 
 
@@ -167,14 +167,14 @@ def test_a_certificate_that_is_not_valid_yet(tmp_path: Path, root: Path) -> None
 
 
 def test_a_certificate_that_will_expire(tmp_path: Path, root: Path) -> None:
-    files = pair(root, "board-1", (-30, 12.5))
+    files = pair(root, "board-1", (-90, 12.5))
     found = told(credentials.check(named(tmp_path, **files)), credentials.ENDING)
     assert found.found.endswith(f"expires on {day(12.5)}, in 12 days")
 
 
 def test_of_several_authorities_the_one_that_lasts_longest_counts(tmp_path: Path, root: Path, ca: Path) -> None:
     both = tmp_path / "both.pem"
-    old, _ = certificate(root, "old", "DNS:old", (-30, -2))
+    old, _ = dated(root, "old", "DNS:old", -30, -2)
     both.write_text(old.read_text() + ca.read_text())
     assert codes(credentials.check(named(tmp_path, ca_file=both))) == [credentials.GOOD.code]
 

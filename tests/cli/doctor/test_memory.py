@@ -21,7 +21,7 @@ def test_where_the_libraries_could_not_be_loaded_the_usual_is_said(plant: Plant)
 
 
 def test_memory_that_leaves_little(plant: Plant) -> None:
-    assert "libraries (250) leave 50 for training for training" in told(memory.check(board(plant, 300, 250)), memory.TIGHT).found
+    assert "libraries (250) leave 50 for training" in told(memory.check(board(plant, 300, 250)), memory.TIGHT).found
 
 
 def test_memory_that_does_not_suffice(plant: Plant) -> None:

@@ -37,7 +37,8 @@ WRONG_VERSION = problem(
 DENIED = problem(
     "broker.denied",
     "the broker does not let {who} in: {why}",
-    "compare broker.username and the first line of broker.password_file in {file} with the broker's list of users",
+    "compare broker.username and the first line of broker.password_file in {file} with the broker's list of users; "
+    "one that knows clients by their names must allow {client} as well as {agent}",
 )
 REFUSED = problem(
     "broker.refused",

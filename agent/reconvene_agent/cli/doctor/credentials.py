@@ -59,7 +59,9 @@ OTHER_NAME = warning(
     "set agent.device_id to {name} in {file}, or have a certificate made for {device}",
 )
 
-SOON_S = 30 * 86400.0
+SOON_S = 14 * 86400.0
+SOON_SHARE = 0.25
+"""A certificate expires soon when less than this is left of it, and less than this share of its life: some live for days only."""
 _SECRET = ("key_file", "password_file")
 
 
@@ -71,6 +73,11 @@ def day(moment: float) -> str:
 def exposed(mode: int) -> bool:
     """Whether others than a file's owner and group may read it, or others than its owner may write it."""
     return bool(mode & 0o007 or mode & 0o020)
+
+
+def soon(found: Certificate, now: float) -> bool:
+    """Whether a certificate expires soon."""
+    return found.ends - now < min(SOON_S, SOON_SHARE * (found.ends - found.begins))
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -149,7 +156,7 @@ def _dates(found: Certificate, facts: dict[str, object]) -> Iterator[Finding]:
         yield EXPIRED(**facts, day=day(found.ends), issuer=found.issuer)
     elif found.begins > now:
         yield EARLY(**facts, day=day(found.begins), today=day(now))
-    elif found.ends < now + SOON_S:
+    elif soon(found, now):
         yield ENDING(**facts, day=day(found.ends), days=int((found.ends - now) / 86400), issuer=found.issuer)
 
 

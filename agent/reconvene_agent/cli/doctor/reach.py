@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reconvene_agent.cli.doctor.certificates import Certificate, from_der
-from reconvene_agent.cli.doctor.credentials import SOON_S, day
+from reconvene_agent.cli.doctor.credentials import day, soon
 from reconvene_agent.cli.doctor.findings import Finding, ok, problem, warning
 from reconvene_agent.daemon.mqtt import Link
 
@@ -104,7 +104,7 @@ def reach(link: Link, context: ssl.SSLContext | None, file: Path) -> Iterator[Fi
             why = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
             raise NotReachedError(NO_TLS(**facts, why=_words(why))) from error
     yield TLS(**facts, version=version, name=certificate.name or link.host, day=day(certificate.ends))
-    if certificate.ends < time.time() + SOON_S:
+    if soon(certificate, time.time()):
         yield ENDING(**facts, day=day(certificate.ends), days=int((certificate.ends - time.time()) / 86400))
 
 

@@ -36,8 +36,8 @@ UNCERTAIN = warning(
 )
 CUT_OFF = problem(
     "broker.cut-off",
-    "the broker hung up while its rights were tried out: {why}",
-    "its log says why; ask again with reconvene-agent doctor",
+    "the broker left us {doing}: {why}",
+    "some brokers hang up on who may not do that: in Mosquitto's ACL file, below 'user {user}', add 'topic readwrite {service}/#'",
 )
 
 RETURN_S = 2.0
@@ -45,10 +45,11 @@ RETURN_S = 2.0
 
 def look(visit: Visit, version: str, topics: Topics, user: str) -> Iterator[Finding]:
     """Try out every kind of topic that the agent uses."""
+    facts = {"service": topics.service, "user": user or "anonymous"}
     try:
-        trouble = list(_trouble(visit, version, topics, {"service": topics.service, "user": user or "anonymous"}))
+        trouble = list(_trouble(visit, version, topics, facts))
     except LostError as error:
-        yield CUT_OFF(why=error.message)
+        yield CUT_OFF(**facts, doing=visit.doing, why=error.message)
         return
     yield from trouble or [GOOD(service=topics.service)]
 
