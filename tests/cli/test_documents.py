@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.commandline import Cli, Disturbed, Ended
+from support.commandline import Cli, Disturbed, Ended, configured
 
 DOCS = Path(__file__).parents[2] / "docs/json.md"
 # Where a section says "as above", these are meant.
@@ -50,6 +50,7 @@ def documents(
     predicted: Ended,
     weighty: Ended,
     cli: Cli,
+    tmp_path: Path,
 ) -> dict[str, Any]:
     """Return a real document of every command but ``profiles``, which prints its files as they are."""
     return {
@@ -61,6 +62,7 @@ def documents(
         "bundle": weighty.document,
         "probe": cli("probe", "--json").document,
         "status": cli("status", "--json").document,
+        "doctor": cli("doctor", "--json", "--config", configured(tmp_path, worker={"python": "/no/python"})).document,
     }
 
 

@@ -32,7 +32,7 @@ def test_every_mistake_is_a_finding(tmp_path: Path) -> None:
     found = list(configuration.check(case))
     assert codes(found) == ["config.mistake"] * 4
     assert any("agent.devise_id: there is no such setting; is it device_id?" in each.found for each in found)
-    assert all(each.found.startswith(str(file)) and each.advice.startswith(f"correct {file}") for each in found)
+    assert all(each.found.startswith(f"a mistake: {file}: ") and each.advice.startswith(f"correct {file}") for each in found)
     assert case.config is None
 
 

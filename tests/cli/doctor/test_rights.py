@@ -29,8 +29,9 @@ def guarded(folder: Path, *rules: str) -> Iterator[Mosquitto]:
         yield started
 
 
-def look(folder: Path, port: int, protocol: str = "auto", **agent: str) -> list[Finding]:
-    made: Case = case(folder, agent=agent, broker={"url": f"mqtt://{HOST}:{port}", "protocol": protocol})
+def look(folder: Path, port: int, protocol: str = "auto", device_id: str = "board-1", username: str = "") -> list[Finding]:
+    section = {"url": f"mqtt://{HOST}:{port}", "protocol": protocol, "username": username}
+    made: Case = case(folder, agent={"device_id": device_id}, broker=section)
     found = list(broker.check(made))
     assert found[0].code == broker.GOOD.code
     return found[1:]
@@ -51,7 +52,17 @@ def test_who_may_do_nothing_is_told_of_every_kind_of_topic(tmp_path: Path) -> No
     assert [each.found for each in found] == [
         f"the broker does not let us publish to {S}/{topic}: Not authorized" for topic in topics
     ]
-    assert told(found[:1], rights.NO_PUBLISHING).advice.endswith(f"below 'user anonymous', the line 'topic readwrite {S}/#'")
+    assert told(found[:1], rights.NO_PUBLISHING).advice.endswith(f"below 'user board-1', the line 'topic readwrite {S}/#'")
+
+
+def test_a_list_by_users_of_whom_none_is_called_like_the_board(tmp_path: Path) -> None:
+    """With the rule of the access list that is shipped."""
+    pattern = "pattern readwrite te/device/%u/service/reconvene-agent/#"
+    with guarded(tmp_path, pattern) as mosquitto:
+        found = look(tmp_path, mosquitto.port, username="board-2")
+        assert codes(look(tmp_path, mosquitto.port, username="board-1")) == [rights.GOOD.code]
+    assert told(found, rights.OTHER_USER).found.startswith("the broker knows us as board-2, but the device id is board-1: ")
+    assert codes(found).count(rights.NO_PUBLISHING.code) == 5
 
 
 def test_a_list_that_leaves_something_out(tmp_path: Path) -> None:

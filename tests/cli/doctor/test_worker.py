@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import sys
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from reconvene_agent import __version__
 from reconvene_agent.cli.doctor import worker
 from reconvene_agent.cli.doctor.account import Account, acting_as
 from reconvene_agent.cli.doctor.case import Case
+from reconvene_agent.cli.doctor.findings import Kind
 from reconvene_agent.core import profile
 from support.doctoring import NOBODY, case, codes, told
 from support.waiting import until
@@ -52,16 +52,6 @@ def interpreted(folder: Path, line: str, limit_s: float = 60.0) -> Case:
     python.write_text(f"#!/bin/sh\n{line}\n")
     python.chmod(0o755)
     return case(folder, worker={"python": str(python), "start_timeout_s": limit_s})
-
-
-def test_the_real_interpreter_with_the_real_libraries(tmp_path: Path) -> None:
-    made = case(tmp_path)
-    found = told(worker.check(made), worker.GOOD).found
-    assert re.search(
-        r"loads numpy [\d.]+, torch 2\.\S+, safetensors \S+, PIL \S+, onnx \S+, onnxscript \S+, onnxruntime \S+, in", found
-    )
-    assert made.libraries_mb is not None
-    assert 100 < made.libraries_mb < 1000
 
 
 def test_what_it_takes_is_kept_for_the_memory(with_python: Python, tmp_path: Path) -> None:
@@ -138,18 +128,17 @@ def test_a_library_that_cannot_be_loaded(with_python: Python) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "advice"),
+    ("number", "kind", "how"),
     [
-        (signal.SIGILL, "this build does not suit the processor"),
-        (signal.SIGSYS, "a filter of system calls forbids"),
-        (signal.SIGKILL, "most likely the memory did not suffice"),
-        (signal.SIGSEGV, "install it anew: "),
+        (signal.SIGILL, worker.ILLEGAL, "ended by SIGILL"),
+        (signal.SIGSYS, worker.FILTERED, "ended by SIGSYS"),
+        (signal.SIGKILL, worker.KILLED, "killed"),
+        (signal.SIGSEGV, worker.CRASHED, "ended by SIGSEGV"),
     ],
 )
-def test_a_library_that_takes_the_process_down(with_python: Python, number: signal.Signals, advice: str) -> None:
-    found = told(worker.check(with_python(torch=f"import os; os.kill(os.getpid(), {number.value})")), worker.CRASHED)
-    assert found.found.endswith(f"was ended by {number.name} while it loaded torch")
-    assert found.advice.startswith(advice)
+def test_a_library_that_takes_the_process_down(with_python: Python, number: signal.Signals, kind: Kind, how: str) -> None:
+    found = told(worker.check(with_python(torch=f"import os; os.kill(os.getpid(), {number.value})")), kind)
+    assert found.found.endswith(f"was {how} while it loaded torch")
 
 
 def test_a_library_that_is_too_old_or_too_new(with_python: Python) -> None:

@@ -127,7 +127,9 @@ def _visit(case: Case, link: object, context: ssl.SSLContext | None, facts: dict
                 if greeting.qos < 1:
                     yield NO_QOS(qos=greeting.qos)
                     return
-                yield from look(visit, version, Topics(case.config.broker.root, case.config.device_id), link.username)
+                yield from look(
+                    visit, version, Topics(case.config.broker.root, case.config.device_id), link.username, case.settings
+                )
                 return
         except LostError as error:
             last = NO_MQTT(**facts, why=error.message)

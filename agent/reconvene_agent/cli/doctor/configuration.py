@@ -18,7 +18,7 @@ from reconvene_agent.core.errors import UsageError
 GOOD = ok("config.good", "{file} has no mistakes")
 NONE = ok("config.none", "there is no configuration file: the defaults hold")
 FORBIDDEN = skipped("config.forbidden", "you may not read {file}", "sudo reconvene-agent doctor")
-MISTAKE = problem("config.mistake", "{mistake}", "correct {file}; docs/configuration.md describes every setting")
+MISTAKE = problem("config.mistake", "a mistake: {mistake}", "correct {file}; docs/configuration.md describes every setting")
 OPEN = problem(
     "config.open",
     "others may write {file} (mode {mode}), which names the programs that the service starts",

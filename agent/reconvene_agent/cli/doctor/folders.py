@@ -44,7 +44,11 @@ UNREADABLE = problem(
 NOT_THERE = problem(
     "files.not-there", "{setting} names {name}, which is not in {folder}", "put it there, or correct {setting} in {file}"
 )
-BAD_BUNDLE = problem("files.bad-bundle", "{why}", "ship it again; reconvene-agent bundle verify {path}")
+BAD_BUNDLE = problem(
+    "files.bad-bundle",
+    "the bundle of specialize.bundle cannot be used: {why}",
+    "ship it again; reconvene-agent bundle verify {path}",
+)
 
 _OWN = ("journal.db", "spool.db", "status.json", "models", "jobs")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)

@@ -24,7 +24,9 @@ MISFIT = warning(
     "take agent.profile out of {file}, if that was not meant",
 )
 UNUSABLE = problem(
-    "profile.unusable", "{why}", "correct or remove that profile or setting; reconvene-agent profiles lists what there is"
+    "profile.unusable",
+    "the profile cannot be chosen: {why}",
+    "correct or remove that profile or setting; reconvene-agent profiles lists what there is",
 )
 
 

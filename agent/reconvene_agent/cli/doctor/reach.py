@@ -39,7 +39,7 @@ NO_TLS = problem(
 UNTRUSTED = problem(
     "broker.untrusted",
     "the certificate of {host}:{port} is not trusted ({why}): it is for {name}, issued by {issuer}",
-    "put the certificate of the authority that issued it into broker.ca_file in {file}; now {trusted} decide",
+    "put the certificate of the authority that issued it into broker.ca_file in {file}; trusted now: {trusted}",
 )
 OTHER_HOST = problem(
     "broker.other-host",
@@ -56,10 +56,15 @@ EARLY = problem(
     "the certificate of {host}:{port} is valid from {day} on, but the clock says {today}",
     "set the clock: sudo timedatectl set-ntp true, or sudo date -s; if it is right, the broker's certificate was made for later",
 )
+NO_CERTIFICATE = problem(
+    "broker.no-certificate",
+    "{host}:{port} wants to see a certificate of this board, and none is configured: {why}",
+    "have one made by the authority that the broker trusts, and name it and its key in {file} (broker.cert_file and key_file)",
+)
 REFUSED = problem(
     "broker.refused-certificate",
     "{host}:{port} does not accept this board's certificate: {why}",
-    "{advice}",
+    "have one made by the authority that the broker trusts (Mosquitto: cafile); the broker's log says what it does not like",
 )
 TLS = ok("broker.tls", "{version} with {host}:{port}, whose certificate is for {name} and valid until {day}")
 ENDING = warning(
@@ -146,11 +151,8 @@ def _hear_refusal(secured: ssl.SSLSocket, link: Link, facts: dict[str, object]) 
     except TimeoutError:
         return  # it waits for us, as it should
     except ssl.SSLError as error:
-        advice = "have one made by the authority that the broker trusts"
-        if not link.cert_file:
-            advice = "it wants one, and broker.cert_file in {file} names none"
-        advice = advice.format(**facts) + "; its log says more"
-        raise NotReachedError(REFUSED(**facts, why=_words(error.reason or str(error)), advice=advice)) from error
+        kind = REFUSED if link.cert_file else NO_CERTIFICATE
+        raise NotReachedError(kind(**facts, why=_words(error.reason or str(error)))) from error
     except OSError:
         return  # it hung up: what it thinks of MQTT is the next step's matter
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 from reconvene_agent.cli.doctor.findings import Finding, ok, problem, warning
 from reconvene_agent.core.topics import Topics
@@ -34,23 +35,29 @@ UNCERTAIN = warning(
     "whether we may publish to {topic} cannot be told: it does not come back to us, and MQTT 3.1.1 gives no reasons",
     "if the board's figures do not arrive, allow it: in Mosquitto's ACL file, below 'user {user}', 'topic readwrite {service}/#'",
 )
+OTHER_USER = warning(
+    "broker.other-user",
+    "the broker knows us as {user}, but the device id is {device}: access lists that go by the user's name refuse us our topics",
+    "let agent.device_id in {file} be {user}, or have the broker know this board as {device}; the access list that is shipped wants that",
+)
 CUT_OFF = problem(
     "broker.cut-off",
     "the broker left us {doing}: {why}",
-    "some brokers hang up on who may not do that: in Mosquitto's ACL file, below 'user {user}', add 'topic readwrite {service}/#'",
+    "some brokers hang up on who may not do it: in Mosquitto's ACL file, below 'user {user}', add 'topic readwrite {service}/#'",
 )
 
 RETURN_S = 2.0
 
 
-def look(visit: Visit, version: str, topics: Topics, user: str) -> Iterator[Finding]:
+def look(visit: Visit, version: str, topics: Topics, user: str, file: Path) -> Iterator[Finding]:
     """Try out every kind of topic that the agent uses."""
-    facts = {"service": topics.service, "user": user or "anonymous"}
+    facts = {"service": topics.service, "user": user or topics.device}
     try:
         trouble = list(_trouble(visit, version, topics, facts))
     except LostError as error:
-        yield CUT_OFF(**facts, doing=visit.doing, why=error.message)
-        return
+        trouble = [CUT_OFF(**facts, doing=visit.doing, why=error.message)]
+    if trouble and user not in ("", topics.device):
+        trouble.append(OTHER_USER(user=user, device=topics.device, file=file))
     yield from trouble or [GOOD(service=topics.service)]
 
 

@@ -41,7 +41,26 @@ BROKEN = problem(
     "{python} cannot load {module}: {why}",
     "{python} -c 'import {module}' shows the whole error; to install it anew: {pip} --force-reinstall '{distribution}{wanted}'",
 )
-CRASHED = problem("worker.crashed", "{python} was ended by {signal} while it loaded {module}", "{remedy}")
+CRASHED = problem(
+    "worker.crashed",
+    "{python} was ended by {signal} while it loaded {module}",
+    "install it anew: {pip} --force-reinstall {distribution}",
+)
+ILLEGAL = problem(
+    "worker.illegal-instruction",
+    "{python} was ended by SIGILL while it loaded {module}",
+    "this build of {distribution} does not suit the processor: install another version, or one built for this board",
+)
+FILTERED = problem(
+    "worker.filtered",
+    "{python} was ended by SIGSYS while it loaded {module}",
+    "a filter of system calls forbids what it needs: take SystemCallFilter out of the unit's drop-ins",
+)
+KILLED = problem(
+    "worker.killed",
+    "{python} was killed while it loaded {module}",
+    "most likely the memory did not suffice (sudo dmesg | grep -i oom): stop other programs, and try again",
+)
 WRONG_VERSION = problem(
     "worker.wrong-version", "{python} has {module} {version}, but {wanted} is needed", "{pip} '{distribution}{wanted}'"
 )
@@ -60,12 +79,7 @@ UNREACHABLE = skipped(
     "worker.unreachable", "only root can start the worker as {user}, as the agent does", "sudo reconvene-agent doctor"
 )
 
-REMEDIES = {
-    signal.SIGILL: "this build does not suit the processor: install another version of {distribution}, or one built for it",
-    signal.SIGSYS: "a filter of system calls forbids what it needs: take SystemCallFilter out of the unit's drop-ins",
-    signal.SIGKILL: "most likely the memory did not suffice: sudo dmesg | grep -i oom; stop other programs, and try again",
-}
-REMEDY = "install it anew: {pip} --force-reinstall {distribution}"
+_ENDS = {signal.SIGILL: ILLEGAL, signal.SIGSYS: FILTERED, signal.SIGKILL: KILLED}
 _NO_MODULE = re.compile(r"No module named '?reconvene_agent")
 
 
@@ -135,8 +149,8 @@ def _libraries(told: Told, facts: dict[str, Any]) -> tuple[dict[str, str], list[
     if told.code is None:
         trouble.append(LATE(**about, seconds=f"{told.seconds:.0f}"))
     elif told.code < 0:
-        remedy = REMEDIES.get(signal.Signals(-told.code), REMEDY).format(**about)
-        trouble.append(CRASHED(**about, signal=_name(told.code), remedy=remedy))
+        kind = _ENDS.get(signal.Signals(-told.code), CRASHED)
+        trouble.append(kind(**about, signal=_name(told.code)))
     elif told.rubbish or told.code:
         trouble.append(NOT_PYTHON(**facts, why=f"it says '{told.rubbish}'" if told.rubbish else f"it ended with {told.code}"))
     return versions, trouble
