@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import tomli_w
 
@@ -58,6 +59,14 @@ def after_the_knock(handle: Handler) -> Handler:
             handle(client)
 
     return only_speakers
+
+
+def over(pid: Path) -> bool:
+    """Whether the process is over whose number a file holds, be it that nobody has asked for its end yet."""
+    try:
+        return psutil.Process(int(pid.read_text())).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from reconvene_agent.cli.doctor.account import acting_as
 from support.brokers import HOST, Mosquitto, free_port
 from support.commandline import Cli, Running, configured
 from support.daemons import Daemon
-from support.doctoring import NOBODY, everybodys
+from support.doctoring import NOBODY, everybodys, over
 from support.waiting import until
 
 __all__ = ["everybodys"]
@@ -111,7 +111,7 @@ def test_ctrl_c_ends_everything_and_shows_what_was_found(tmp_path: Path, as_json
         assert [finding["check"] for finding in document["findings"]][-1] == "disk"
     else:
         assert "config       ok " in ended.out
-    until(lambda: not Path(f"/proc/{started.read_text().strip()}").exists())
+    until(lambda: over(started))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: an ordinary user, since only root can act as one")

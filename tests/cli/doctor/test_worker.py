@@ -16,7 +16,7 @@ from reconvene_agent.cli.doctor.account import Account, acting_as
 from reconvene_agent.cli.doctor.case import Case
 from reconvene_agent.cli.doctor.findings import Kind
 from reconvene_agent.core import profile
-from support.doctoring import NOBODY, case, codes, told
+from support.doctoring import NOBODY, case, codes, over, told
 from support.waiting import until
 
 LIBRARIES = {
@@ -158,7 +158,7 @@ def test_an_import_that_never_ends(with_python: Python, tmp_path: Path) -> None:
     text = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     found = told(worker.check(with_python(limit_s=1.5, torch=text)), worker.LATE)
     assert found.found.endswith("had not loaded everything after 2 s; it was busy with torch")
-    until(lambda: not Path(f"/proc/{pid.read_text()}").exists())
+    until(lambda: over(pid))
 
 
 @pytest.mark.parametrize("line", ["exec sleep 600", "exec >&- 2>&-; exec sleep 600", "while :; do echo >&2 $$; done"])
@@ -170,7 +170,7 @@ def test_an_interpreter_that_never_says_who_it_is(tmp_path: Path, line: str) -> 
 def test_what_an_interpreter_has_started_does_not_keep_us(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     told(worker.check(interpreted(tmp_path, f"sleep 600 & echo $! >{pid}; exit 4", 0.5)), worker.LATE)
-    until(lambda: not Path(f"/proc/{pid.read_text().strip()}").exists())
+    until(lambda: over(pid))
 
 
 def test_a_profile_for_cuda_without_it(with_python: Python) -> None:

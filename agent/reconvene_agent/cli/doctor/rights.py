@@ -38,7 +38,7 @@ UNCERTAIN = warning(
 OTHER_USER = warning(
     "broker.other-user",
     "the broker knows us as {user}, but the device id is {device}: access lists that go by the user's name refuse us our topics",
-    "let agent.device_id in {file} be {user}, or have the broker know this board as {device}; the access list that is shipped wants that",
+    "set agent.device_id in {file} to {user}, or let the broker know this board as {device}: the shipped access list wants that",
 )
 CUT_OFF = problem(
     "broker.cut-off",
