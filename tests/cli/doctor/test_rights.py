@@ -48,11 +48,9 @@ def test_all_rights_on_our_own_topics_suffice(tmp_path: Path, protocol: str) -> 
 def test_who_may_do_nothing_is_told_of_every_kind_of_topic(tmp_path: Path) -> None:
     with guarded(tmp_path, "topic readwrite te/device/board-2/service/reconvene-agent/#") as mosquitto:
         found = look(tmp_path, mosquitto.port)
-    topics = ("cmd/ping/…", "twin/…", "m/…", "e/…", "a/…")
-    assert [each.found for each in found] == [
-        f"the broker does not let us publish to {S}/{topic}: Not authorized" for topic in topics
-    ]
-    assert told(found[:1], rights.NO_PUBLISHING).advice.endswith(f"below 'user board-1', the line 'topic readwrite {S}/#'")
+    topics = "cmd/ping/…, twin/…, m/…, e/…, a/…"
+    assert [each.found for each in found] == [f"the broker does not let us publish below {S} to {topics}: Not authorized"]
+    assert told(found, rights.NO_PUBLISHING).advice.endswith(f"below 'user board-1', the line 'topic readwrite {S}/#'")
 
 
 def test_a_list_by_users_of_whom_none_is_called_like_the_board(tmp_path: Path) -> None:
@@ -62,7 +60,7 @@ def test_a_list_by_users_of_whom_none_is_called_like_the_board(tmp_path: Path) -
         found = look(tmp_path, mosquitto.port, username="board-2")
         assert codes(look(tmp_path, mosquitto.port, username="board-1")) == [rights.GOOD.code]
     assert told(found, rights.OTHER_USER).found.startswith("the broker knows us as board-2, but the device id is board-1: ")
-    assert codes(found).count(rights.NO_PUBLISHING.code) == 5
+    assert codes(found) == [rights.NO_PUBLISHING.code, rights.OTHER_USER.code]
 
 
 def test_a_list_that_leaves_something_out(tmp_path: Path) -> None:
@@ -70,7 +68,7 @@ def test_a_list_that_leaves_something_out(tmp_path: Path) -> None:
         tmp_path, f"topic readwrite {S}/cmd/#", f"topic write {S}/m/+", f"topic write {S}/a/+", f"topic write {S}/e/+"
     ) as mosquitto:
         found = look(tmp_path, mosquitto.port)
-    assert told(found, rights.NO_PUBLISHING).found == f"the broker does not let us publish to {S}/twin/…: Not authorized"
+    assert told(found, rights.NO_PUBLISHING).found == f"the broker does not let us publish below {S} to twin/…: Not authorized"
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
@@ -88,11 +86,8 @@ def test_mqtt_3_1_1_does_not_tell_who_may_not_publish(tmp_path: Path, monkeypatc
     monkeypatch.setattr(rights, "RETURN_S", 0.5)
     with guarded(tmp_path, f"topic readwrite {S}/cmd/#", f"topic readwrite {S}/m/#") as mosquitto:
         found = look(tmp_path, mosquitto.port, "3.1.1")
-    assert codes(found) == [rights.UNCERTAIN.code] * 3
-    assert [each.found.partition(" cannot")[0] for each in found] == [
-        f"whether we may publish to {S}/{kind}/…" for kind in ["twin", "e", "a"]
-    ]
-    told(found[:1], rights.UNCERTAIN)
+    assert codes(found) == [rights.UNCERTAIN.code]
+    assert told(found, rights.UNCERTAIN).found.startswith(f"whether we may publish below {S} to twin/…, e/…, a/… cannot be told")
 
 
 def scripted(suback: bytes, hang_up_on: bytes = b" ") -> Handler:

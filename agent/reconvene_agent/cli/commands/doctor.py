@@ -27,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    case = Case(arguments.config or config.find(), arguments.offline)
+    file = arguments.config or config.find()
+    case = Case(file.absolute() if file is not None else None, arguments.offline)
     findings: list[Finding] = []
     try:
         findings.extend(examine(case, _show, arguments.debug))

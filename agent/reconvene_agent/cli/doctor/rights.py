@@ -7,7 +7,7 @@ was given it changes nothing, so an agent that runs and hears it does nothing.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from reconvene_agent.cli.doctor.findings import Finding, ok, problem, warning
@@ -22,7 +22,7 @@ NO_SUBSCRIPTION = problem(
 )
 NO_PUBLISHING = problem(
     "broker.no-publishing",
-    "the broker does not let us publish to {topic}: {why}",
+    "the broker does not let us publish below {service} to {topics}: {why}",
     "allow it: in Mosquitto's ACL file, below 'user {user}', the line 'topic readwrite {service}/#'",
 )
 NO_COMMANDS = problem(
@@ -32,7 +32,7 @@ NO_COMMANDS = problem(
 )
 UNCERTAIN = warning(
     "broker.uncertain",
-    "whether we may publish to {topic} cannot be told: it does not come back to us, and MQTT 3.1.1 gives no reasons",
+    "whether we may publish below {service} to {topics} cannot be told: nothing comes back, and MQTT 3.1.1 gives no reasons",
     "if the board's figures do not arrive, allow it: in Mosquitto's ACL file, below 'user {user}', 'topic readwrite {service}/#'",
 )
 OTHER_USER = warning(
@@ -72,17 +72,19 @@ def _trouble(visit: Visit, version: str, topics: Topics, facts: dict[str, str]) 
         yield NO_SUBSCRIPTION(**facts, topic=topic, why=why)
     hearing = {topic for topic in others if deaf and not visit.subscribe(topic)}
     silenced = {topic: why for topic in (command, *others) if (why := visit.publish(topic))}
-    for topic, why in silenced.items():
-        yield NO_PUBLISHING(**facts, topic=_family(topic, name), why=why)
+    if silenced:
+        kinds = _kinds(silenced, topics, name)
+        yield NO_PUBLISHING(**facts, topics=kinds, why=next(iter(silenced.values())))
     if topics.commands not in refused and command not in silenced:
         hearing.add(command)
     returned = visit.returned(hearing, RETURN_S)
     if command in hearing - returned:
-        yield NO_COMMANDS(**facts, topic=_family(command, name))
-    for topic in others:
-        if deaf and topic not in returned:
-            yield UNCERTAIN(**facts, topic=_family(topic, name))
+        yield NO_COMMANDS(**facts, topic=command.replace(name, "…"))
+    lost = [topic for topic in others if deaf and topic not in returned]
+    if lost:
+        yield UNCERTAIN(**facts, topics=_kinds(lost, topics, name))
 
 
-def _family(topic: str, name: str) -> str:
-    return topic.replace(name, "…")
+def _kinds(tried: Iterable[str], topics: Topics, name: str) -> str:
+    """Return the kinds of topics that were tried: what stands between the service and our own name."""
+    return ", ".join(topic.removeprefix(f"{topics.service}/").replace(name, "…") for topic in tried)
