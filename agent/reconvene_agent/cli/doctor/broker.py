@@ -7,11 +7,14 @@ from collections.abc import Iterator
 
 import msgspec
 
+from reconvene_agent.cli.doctor import reach, rights
 from reconvene_agent.cli.doctor.account import acting_as
 from reconvene_agent.cli.doctor.case import Case
 from reconvene_agent.cli.doctor.findings import Finding, ok, problem, skipped
 from reconvene_agent.core.errors import AgentError
 from reconvene_agent.core.topics import SERVICE, Topics
+from reconvene_agent.daemon.mqtt import Link, link_from, tls_context
+from reconvene_agent.daemon.trial import LostError, Visit
 
 NONE = skipped(
     "broker.none",
@@ -71,10 +74,6 @@ def check(case: Case) -> Iterator[Finding]:
     if case.offline:
         yield OFFLINE()
         return
-    # Imported here, since they bring paho along.
-    from reconvene_agent.cli.doctor.reach import NotReachedError, reach
-    from reconvene_agent.daemon.mqtt import link_from, tls_context
-
     client = f"{SERVICE}-{case.config.device_id}-doctor"
     try:
         with acting_as(case.service):
@@ -84,8 +83,8 @@ def check(case: Case) -> Iterator[Finding]:
         yield UNREADABLE(why=error.message)
         return
     try:
-        yield from reach(link, context, case.settings)
-    except NotReachedError as end:
+        yield from reach.reach(link, context, case.settings)
+    except reach.NotReachedError as end:
         yield end.finding
         return
     facts: dict[str, object] = {
@@ -99,15 +98,9 @@ def check(case: Case) -> Iterator[Finding]:
     yield from _visit(case, link, context, facts)
 
 
-def _visit(case: Case, link: object, context: ssl.SSLContext | None, facts: dict[str, object]) -> Iterator[Finding]:
+def _visit(case: Case, link: Link, context: ssl.SSLContext | None, facts: dict[str, object]) -> Iterator[Finding]:
     """Knock in the versions that may be spoken, and go on in the first that is."""
-    from reconvene_agent.cli.doctor import reach
-    from reconvene_agent.cli.doctor.rights import look
-    from reconvene_agent.daemon.mqtt import Link
-    from reconvene_agent.daemon.trial import LostError, Visit
-
     assert case.config is not None
-    assert isinstance(link, Link)
     wanted = case.config.broker.protocol
     versions = ("5", "3.1.1") if wanted == "auto" else (wanted,)
     last = NO_MQTT(**facts, why="nothing was said")
@@ -127,9 +120,8 @@ def _visit(case: Case, link: object, context: ssl.SSLContext | None, facts: dict
                 if greeting.qos < 1:
                     yield NO_QOS(qos=greeting.qos)
                     return
-                yield from look(
-                    visit, version, Topics(case.config.broker.root, case.config.device_id), link.username, case.settings
-                )
+                topics = Topics(case.config.broker.root, case.config.device_id)
+                yield from rights.look(visit, version, topics, link.username, case.settings)
                 return
         except LostError as error:
             last = NO_MQTT(**facts, why=error.message)
