@@ -28,6 +28,7 @@ class Greeting(Struct, frozen=True):
         code: its answer as a number of MQTT 5.
         retains: whether it keeps retained messages, as far as it says.
         qos: the highest quality of service that it takes.
+        largest: bytes of the largest packet that it takes; None when it does not say.
     """
 
     accepted: bool
@@ -35,6 +36,7 @@ class Greeting(Struct, frozen=True):
     code: int
     retains: bool = True
     qos: int = 2
+    largest: int | None = None
 
 
 class LostError(AgentError):
@@ -124,8 +126,15 @@ class Visit:
             self._ended = str(code)
 
     def _on_connect(self, _client: Any, _data: Any, _flags: Any, code: Any, properties: Any) -> None:
-        retains = getattr(properties, "RetainAvailable", 1) != 0
-        self._greeting = Greeting(not code.is_failure, code.getName(), code.value, retains, getattr(properties, "MaximumQoS", 2))
+        told = vars(properties) if properties is not None else {}
+        self._greeting = Greeting(
+            accepted=not code.is_failure,
+            reason=code.getName(),
+            code=code.value,
+            retains=told.get("RetainAvailable", 1) != 0,
+            qos=told.get("MaximumQoS", 2),
+            largest=told.get("MaximumPacketSize"),
+        )
 
     def _on_disconnect(self, _client: Any, _data: Any, _flags: Any, code: Any, _properties: Any) -> None:
         self._ended = f"the connection was lost: {code.getName()}" if code.is_failure else "the broker hung up"

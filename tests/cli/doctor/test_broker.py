@@ -146,7 +146,13 @@ def test_a_broker_that_goes_by_the_clients_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "kind"), [("retain_available false\n", broker.NO_RETAIN), ("max_qos 0\n", broker.NO_QOS)], ids=["retain", "qos"]
+    ("settings", "kind"),
+    [
+        ("retain_available false\n", broker.NO_RETAIN),
+        ("max_qos 0\n", broker.NO_QOS),
+        ("max_packet_size 65536\n", broker.SMALL),
+    ],
+    ids=["retain", "qos", "size"],
 )
 def test_a_broker_that_cannot_do_enough(tmp_path: Path, settings: str, kind: broker.Kind) -> None:
     with Mosquitto(tmp_path / "broker", f"allow_anonymous true\n{settings}") as poor:

@@ -5,8 +5,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from reconvene_agent.cli.doctor import folders
+from reconvene_agent.cli.doctor import disk, folders
 from reconvene_agent.cli.doctor.account import Account, acting_as
 from reconvene_agent.cli.doctor.case import Case
 from reconvene_agent.core import bundle
@@ -39,10 +40,26 @@ def test_folders_in_order(tmp_path: Path) -> None:
     assert sorted(path.name for path in state.iterdir()) == ["bundles", "data"], "nothing is left behind"
 
 
-def test_a_folder_for_the_socket_is_one_more(tmp_path: Path) -> None:
-    made = case(tmp_path, agent={"runtime_dir": str(tmp_path / "run")})
-    found = list(folders.check(made))
-    assert f"there is no folder {tmp_path}/run (agent.runtime_dir)" in [each.found for each in found]
+@pytest.mark.usefixtures("as_root")
+def test_the_folder_for_the_socket_may_be_absent_and_must_not_be_closed(everybodys: Path) -> None:
+    made = furnished(everybodys)
+    run = everybodys / "run"
+    assert made.config is not None
+    made.config = replace(made.config, agent=replace(made.config.agent, runtime_dir=str(run)))
+    assert codes(folders.check(made)) == [folders.GOOD.code]
+    run.mkdir()
+    os.chown(state_of(made), NOBODY.uid, NOBODY.gid)
+    made.service = NOBODY
+    assert f"nobody cannot write into {run} (agent.runtime_dir)" in told(folders.check(made), folders.UNWRITABLE).found
+
+
+def test_a_file_in_the_place_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in ("file", "file/deeper"):
+        made = case(tmp_path, agent={"state_dir": str(tmp_path / place)})
+        found = list(folders.check(made))
+        assert found[0].code in (folders.UNWRITABLE.code, folders.ABSENT.code)
+        assert codes(disk.check(made)) == [disk.GOOD.code]
 
 
 def test_folders_that_are_not_there(tmp_path: Path) -> None:

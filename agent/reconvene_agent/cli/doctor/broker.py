@@ -10,8 +10,9 @@ import msgspec
 from reconvene_agent.cli.doctor import reach, rights
 from reconvene_agent.cli.doctor.account import acting_as
 from reconvene_agent.cli.doctor.case import Case
-from reconvene_agent.cli.doctor.findings import Finding, ok, problem, skipped
+from reconvene_agent.cli.doctor.findings import Finding, ok, problem, skipped, warning
 from reconvene_agent.core.errors import AgentError
+from reconvene_agent.core.messages import MAX_PAYLOAD
 from reconvene_agent.core.topics import SERVICE, Topics
 from reconvene_agent.daemon.mqtt import Link, link_from, tls_context
 from reconvene_agent.daemon.trial import LostError, Visit
@@ -58,6 +59,12 @@ NO_QOS = problem(
     "broker.no-qos",
     "the broker takes QoS {qos} at most, so nothing that is sent to it is ever certain to arrive",
     "allow QoS 1 on the broker (Mosquitto: max_qos 2)",
+)
+
+SMALL = warning(
+    "broker.small-packets",
+    "the broker takes messages of {size} KiB at most, and results of commands may have {needed}",
+    "raise the limit on the broker (Mosquitto: max_packet_size)",
 )
 
 _UNSUPPORTED_VERSION = 0x84
@@ -120,6 +127,8 @@ def _visit(case: Case, link: Link, context: ssl.SSLContext | None, facts: dict[s
                 if greeting.qos < 1:
                     yield NO_QOS(qos=greeting.qos)
                     return
+                if greeting.largest is not None and greeting.largest < MAX_PAYLOAD:
+                    yield SMALL(size=greeting.largest // 1024, needed=MAX_PAYLOAD // 1024)
                 topics = Topics(case.config.broker.root, case.config.device_id)
                 yield from rights.look(visit, version, topics, link.username, case.settings)
                 return

@@ -67,7 +67,7 @@ def existing(path: Path) -> Path:
     for folder in (path, *path.parents):
         try:
             folder.stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
         return folder
     return Path("/")

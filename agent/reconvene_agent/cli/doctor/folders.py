@@ -92,7 +92,8 @@ def _folder(case: Case, setting: str, path: Path, write: bool) -> Iterator[Findi
         yield HIDDEN(**facts)
         return
     if not there:
-        yield ABSENT(**facts)
+        if setting != "agent.runtime_dir":  # it comes and goes with the agent
+            yield ABSENT(**facts)
     elif not account.reachable:
         yield HIDDEN(**facts)
     elif not write:
