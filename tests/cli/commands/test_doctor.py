@@ -22,7 +22,20 @@ from support.waiting import until
 
 __all__ = ["everybodys"]
 
-CHECKS = ["config", "service", "profile", "files", "credentials", "disk", "worker", "memory", "kernel", "broker", "clock"]
+CHECKS = [
+    "config",
+    "service",
+    "profile",
+    "files",
+    "credentials",
+    "disk",
+    "worker",
+    "memory",
+    "power",
+    "kernel",
+    "broker",
+    "clock",
+]
 
 
 def interpreter(folder: Path, body: str) -> str:

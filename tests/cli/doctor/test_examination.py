@@ -41,6 +41,7 @@ def test_without_a_configuration_that_is_right_the_rest_is_looked_at_all_the_sam
     assert by_check == {
         "config": ["config.mistake"],
         "memory": ["memory.short"],
+        "power": ["power.good"],
         "kernel": ["kernel.good"],
         "clock": ["clock.unsynchronised"],
         **{name: [f"{name}.unconfigured"] for name in ("service", "profile", "files", "credentials", "disk", "worker", "broker")},

@@ -14,6 +14,7 @@ from reconvene_agent.cli.doctor import configuration, service
 from reconvene_agent.cli.doctor.account import acting_as
 from reconvene_agent.cli.doctor.case import Case
 from reconvene_agent.daemon import control
+from reconvene_agent.daemon.control import ask
 from support.brokers import free_port
 from support.daemons import Daemon
 from support.doctoring import NOBODY, case, codes, told
@@ -67,6 +68,14 @@ def test_an_agent_that_one_may_not_ask(daemon: Daemon) -> None:
     with acting_as(NOBODY):
         found = list(service.check(made))
     assert "sudo usermod -aG reconvene-agent $USER" in told(found, service.FORBIDDEN).advice
+
+
+def test_an_agent_whose_work_is_paused(daemon: Daemon) -> None:
+    ask(daemon.socket, "pause")
+    found = told(service.check(of(daemon)), service.PAUSED)
+    ask(daemon.socket, "resume")
+    assert found.found.startswith("work waits: ")
+    assert service.PAUSED.code not in codes(service.check(of(daemon)))
 
 
 def test_what_the_agent_complains_of(tmp_path: Path) -> None:

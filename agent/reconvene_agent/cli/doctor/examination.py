@@ -14,6 +14,7 @@ from reconvene_agent.cli.doctor import (
     folders,
     kernel,
     memory,
+    power,
     profile,
     service,
     worker,
@@ -49,6 +50,7 @@ STEPS = (
     Step("disk", disk.check),
     Step("worker", worker.check),
     Step("memory", memory.check, needs_config=False),
+    Step("power", power.check, needs_config=False),
     Step("kernel", kernel.check, needs_config=False),
     Step("broker", broker.check),
     # Last, since it also tells whether the clock has jumped in the meantime.

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -52,35 +54,54 @@ def listen(python: str, account: Account, limit_s: float) -> Told:
     if me.uid == 0 and account.uid != 0:
         other = {"user": account.uid, "group": account.gid, "extra_groups": account.groups}
     started = time.monotonic()
-    process = subprocess.Popen(
-        [python or sys.executable, "-m", _MODULE],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-        cwd="/",
-        env=environment(1),
-        **other,
-    )
     kept = {"out": b"", "err": b""}
-    code = None
+    code, process = None, None
     try:
+        with _uninterrupted():
+            process = subprocess.Popen(
+                [python or sys.executable, "-m", _MODULE],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                cwd="/",
+                env=environment(1),
+                **other,
+            )
         if _drain(process, kept, started + limit_s):
             code = process.wait(max(0.0, started + limit_s - time.monotonic()))
     except subprocess.TimeoutExpired:
         pass  # it has closed its streams, and stays all the same
     finally:
-        # Whatever it has started goes with it, also on Ctrl-C.
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass  # it is gone
-        process.wait()
-        for stream in (process.stdout, process.stderr):
-            assert stream is not None
-            stream.close()
+        if process is not None:
+            _end(process)
     facts, rubbish = _understood(kept["out"])
     return Told(facts, rubbish, code, kept["err"].decode("utf-8", "replace").strip(), time.monotonic() - started)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait until the block is over: in its middle there is a process that nobody would end."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process with all that it has started."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass  # it is gone
+    process.wait()
+    for stream in (process.stdout, process.stderr):
+        assert stream is not None
+        stream.close()
 
 
 def _drain(process: subprocess.Popen[bytes], kept: dict[str, bytes], deadline: float) -> bool:

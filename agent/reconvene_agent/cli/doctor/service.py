@@ -48,6 +48,11 @@ UNREAD = warning(
     "{file} was changed after the agent had read it",
     "sudo systemctl restart reconvene-agent",
 )
+PAUSED = warning(
+    "service.paused",
+    "work waits: {reason}",
+    "if a command has paused it: reconvene-agent resume; otherwise it goes on by itself, as docs/pauses.md says",
+)
 COMPLAINS = warning(
     "service.complains", "the agent says: {complaint}", "journalctl -u reconvene-agent -n 50, and the other findings here"
 )
@@ -81,6 +86,8 @@ def check(case: Case) -> Iterator[Finding]:
         yield OUTDATED(runs=runs, installed=__version__)
     if case.file is not None and case.file.stat().st_mtime > time.time() - case.status["uptime_s"]:
         yield UNREAD(file=case.file)
+    if case.status["paused"]:
+        yield PAUSED(reason=case.status["paused"])
     for complaint in case.status["problems"]:
         yield COMPLAINS(complaint=complaint)
 
