@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import platform
-import resource
 import sys
 from importlib import import_module, metadata
 from typing import Any
 
 from reconvene_agent import __version__
+from reconvene_agent.worker.expendable import become_expendable
+from reconvene_agent.worker.memory import peak_mb
 
 # Distributions by the module that is imported of them.
 LIBRARIES = {
@@ -63,9 +64,10 @@ def main() -> int:
             say(cuda=library.cuda.is_available())
         elif module == "onnxruntime":
             say(providers=library.get_available_providers())
-    say(peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    say(peak_mb=peak_mb())
     return 0
 
 
 if __name__ == "__main__":
+    become_expendable()
     sys.exit(main())

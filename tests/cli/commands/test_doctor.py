@@ -127,6 +127,17 @@ def test_ctrl_c_ends_everything_and_shows_what_was_found(tmp_path: Path, as_json
     until(lambda: over(started))
 
 
+def test_the_worker_does_not_outlive_it(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    text = f"import os, pathlib, time; pathlib.Path({str(started)!r}).write_text(str(os.getpid())); time.sleep(600)"
+    (tmp_path / "numpy.py").write_text(text)
+    python = interpreter(tmp_path, f'PYTHONPATH={tmp_path} exec {sys.executable} "$@"')
+    with Running("doctor", "--config", board(tmp_path, python=python)) as running:
+        until(lambda: started.exists() and started.read_text(), 30)
+        running.signal(signal.SIGKILL)
+        until(lambda: over(started))
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: an ordinary user, since only root can act as one")
 def test_an_ordinary_user_is_told_what_could_not_be_looked_at(everybodys: Path, cli: Cli) -> None:
     config = board(everybodys)
