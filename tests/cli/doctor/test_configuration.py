@@ -8,7 +8,9 @@ import pytest
 from reconvene_agent.cli.doctor import configuration
 from reconvene_agent.cli.doctor.account import acting_as
 from reconvene_agent.cli.doctor.case import Case
+from reconvene_agent.core import overlay
 from reconvene_agent.core.config import Config
+from reconvene_agent.core.overlay import Overlay, Trial
 from support.commandline import configured
 from support.doctoring import NOBODY, codes, told
 
@@ -99,6 +101,38 @@ def test_a_setting_that_does_nothing(tmp_path: Path, name: str) -> None:
 )
 def test_a_setting_that_does_something_or_says_the_default(tmp_path: Path, sections: dict[str, Any]) -> None:
     told(configuration.check(Case(configured(tmp_path, **sections))), configuration.GOOD)
+
+
+def changed(folder: Path, settings: dict[str, Any], trial: Trial | None = None) -> Case:
+    """Return a case in which commands have changed settings."""
+    (folder / "state").mkdir()
+    overlay.write(folder / "state", Overlay(settings, trial))
+    return Case(configured(folder, agent={"state_dir": str(folder / "state")}))
+
+
+def test_settings_that_commands_have_changed(tmp_path: Path) -> None:
+    case = changed(tmp_path, {"training": {"epochs": 7}, "drift": {"auto": False}})
+    found = list(configuration.check(case))
+    assert told(found, configuration.UPDATED).found.endswith("over the file: drift.auto, training.epochs")
+    assert case.config is not None
+    assert case.config.training.epochs == 7, "what is looked at is what holds"
+    assert codes(found) == [configuration.GOOD.code, configuration.UPDATED.code]
+
+
+def test_settings_on_trial(tmp_path: Path) -> None:
+    trial = Trial("config_update/1", {}, True, 120.0, ["broker.url"])
+    found = told(configuration.check(changed(tmp_path, {"broker": {"url": "mqtt://h"}}, trial)), configuration.ON_TRIAL)
+    assert found.found.endswith("are on trial: broker.url")
+    assert "within 120 s" in found.advice
+
+
+def test_changes_that_fit_no_more(tmp_path: Path) -> None:
+    case = changed(tmp_path, {"drift": {"auto": True}})
+    found = list(configuration.check(case))
+    assert "drift.auto: needs a bundle and data" in told(found, configuration.UNFIT).found
+    assert f"sudo rm {tmp_path}/state/settings.json" in found[-1].advice
+    assert case.config is not None
+    assert not case.config.drift.auto
 
 
 @pytest.mark.parametrize(

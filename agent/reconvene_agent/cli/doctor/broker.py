@@ -15,7 +15,7 @@ from reconvene_agent.core.errors import AgentError
 from reconvene_agent.core.messages import MAX_PAYLOAD
 from reconvene_agent.core.topics import SERVICE, Topics
 from reconvene_agent.daemon.mqtt import Link, link_from, tls_context
-from reconvene_agent.daemon.trial import LostError, Visit
+from reconvene_agent.daemon.visit import LostError, Visit
 
 NONE = skipped(
     "broker.none",

@@ -10,9 +10,8 @@ import msgspec
 
 from reconvene_agent.cli.doctor.case import Case
 from reconvene_agent.cli.doctor.findings import Finding, ok, problem, skipped, warning
-from reconvene_agent.core import config
-from reconvene_agent.core.config import Config, broker_address
-from reconvene_agent.core.decoding import from_toml
+from reconvene_agent.core import config, overlay, updatable
+from reconvene_agent.core.config import Adopted, Config, broker_address
 from reconvene_agent.core.errors import UsageError
 
 GOOD = ok("config.good", "{file} has no mistakes")
@@ -27,6 +26,17 @@ OPEN = problem(
 IDLE = warning(
     "config.idle", "{setting} does nothing: {why}", "take it out of {file}, or change what keeps it from having an effect"
 )
+UPDATED = ok("config.updated", "commands have changed these settings, over the file: {names}")
+ON_TRIAL = warning(
+    "config.on-trial",
+    "settings that a command has changed are on trial: {names}",
+    "wait and ask again: within {seconds} s they are kept, or taken back if the broker cannot be reached with them",
+)
+UNFIT = problem(
+    "config.unfit-changes",
+    "what commands have changed does not fit the file, and is left out: {why}",
+    "correct {file}, or take the changes back: sudo rm {path} && sudo systemctl restart reconvene-agent",
+)
 PLAIN_PASSWORD = warning(
     "config.plain-password",
     "the password of {user} travels to {host} unencrypted",
@@ -36,13 +46,10 @@ PLAIN_PASSWORD = warning(
 
 def check(case: Case) -> Iterator[Finding]:
     """Read the configuration; it is the case's from then on if it is right."""
-    if case.file is None:
-        case.config = Config()
-        yield NONE()
-        return
     try:
-        case.config = config.load(case.file)
-        case.document = from_toml(case.file.read_bytes(), dict)
+        adopted = config.adopt(case.file)
+        case.config = adopted.config
+        case.document = {} if case.file is None else config.read_owners(case.file)
     except UsageError as error:
         if isinstance(error.__cause__, PermissionError):
             yield FORBIDDEN(file=case.file)
@@ -51,11 +58,25 @@ def check(case: Case) -> Iterator[Finding]:
             yield MISTAKE(mistake=line, file=case.file)
         return
     odd = [*_open(case), *_idle(case), *_plain(case)]
-    yield from odd or [GOOD(file=case.file)]
+    yield from odd or [NONE() if case.file is None else GOOD(file=case.file)]
+    yield from _changes(adopted)
+
+
+def _changes(adopted: Adopted) -> Iterator[Finding]:
+    """Yield what commands have made of the settings."""
+    found = adopted.overlay
+    if adopted.problem:
+        path = adopted.config.state_dir / overlay.FILE
+        yield UNFIT(why=adopted.problem.partition(": ")[2], file=adopted.source, path=path)
+    elif found.trial is not None:
+        yield ON_TRIAL(names=", ".join(found.trial.changed), seconds=f"{found.trial.seconds:.0f}")
+    elif found.settings:
+        yield UPDATED(names=", ".join(updatable.names(found.settings)))
 
 
 def _open(case: Case) -> Iterator[Finding]:
-    assert case.file is not None
+    if case.file is None:
+        return
     status = case.file.stat()
     if stat.S_ISREG(status.st_mode) and status.st_mode & 0o022:
         yield OPEN(file=case.file, mode=f"{stat.S_IMODE(status.st_mode):04o}")

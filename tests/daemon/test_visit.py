@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from reconvene_agent.daemon.mqtt import Link
-from reconvene_agent.daemon.trial import Greeting, LostError, Visit
+from reconvene_agent.daemon.visit import Greeting, LostError, Visit
 from support.brokers import HOST, Bus, Mosquitto, counterfeit, free_port
 
 
