@@ -14,7 +14,8 @@ from reconvene_agent.cli.doctor.findings import Finding, ok, problem, skipped, w
 from reconvene_agent.core.errors import AgentError
 from reconvene_agent.core.messages import MAX_PAYLOAD
 from reconvene_agent.core.topics import SERVICE, Topics
-from reconvene_agent.daemon.mqtt import Link, link_from, tls_context
+from reconvene_agent.daemon.mqtt import Link, link_from
+from reconvene_agent.daemon.tls import tls_context
 from reconvene_agent.daemon.visit import LostError, Visit
 
 NONE = skipped(
@@ -85,7 +86,7 @@ def check(case: Case) -> Iterator[Finding]:
     try:
         with acting_as(case.service):
             link = msgspec.structs.replace(link_from(section, client), session_s=0)
-            context = tls_context(link) if link.tls else None
+            context = tls_context(link.ca_file, link.cert_file, link.key_file) if link.tls else None
     except AgentError as error:
         yield UNREADABLE(why=error.message)
         return

@@ -9,11 +9,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from reconvene_agent.cli.doctor import certificates
 from reconvene_agent.cli.doctor.account import acting_as
 from reconvene_agent.cli.doctor.case import Case
-from reconvene_agent.cli.doctor.certificates import Certificate
 from reconvene_agent.cli.doctor.findings import Finding, ok, problem, skipped, warning
+from reconvene_agent.core import keys
+from reconvene_agent.daemon.certificate import Certificate, read_certificates
 
 NONE = ok("credentials.none", "the configuration names no certificates and no password")
 GOOD = ok("credentials.good", "in order: {files}")
@@ -59,25 +59,12 @@ OTHER_NAME = warning(
     "set agent.device_id to {name} in {file}, or have a certificate made for {device}",
 )
 
-SOON_S = 14 * 86400.0
-SOON_SHARE = 0.25
-"""A certificate expires soon when less than this is left of it, and less than this share of its life: some live for days only."""
 _SECRET = ("key_file", "password_file")
 
 
 def day(moment: float) -> str:
     """Write the day of a moment, in UTC."""
     return time.strftime("%Y-%m-%d", time.gmtime(moment))
-
-
-def exposed(mode: int) -> bool:
-    """Whether others than a file's owner and group may read it, or others than its owner may write it."""
-    return bool(mode & 0o007 or mode & 0o020)
-
-
-def soon(found: Certificate, now: float) -> bool:
-    """Whether a certificate expires soon."""
-    return found.ends - now < min(SOON_S, SOON_SHARE * (found.ends - found.begins))
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -117,7 +104,7 @@ def _file(case: Case, setting: str, path: Path, texts: dict[str, str]) -> Iterat
     except (OSError, UnicodeDecodeError) as error:
         yield USELESS(**facts, why=getattr(error, "strerror", None) or "it is not text")
         return
-    if setting in _SECRET and exposed(mode):
+    if setting in _SECRET and keys.is_exposed(mode):
         yield OPEN(**facts, mode=f"{mode:04o}")
     if setting == "password_file":
         if not text.partition("\n")[0].strip():
@@ -135,7 +122,7 @@ def _file(case: Case, setting: str, path: Path, texts: dict[str, str]) -> Iterat
 def _certificate(case: Case, setting: str, path: Path, text: str) -> Iterator[Finding]:
     facts = {"setting": setting, "path": path}
     try:
-        found = certificates.from_pem(text)
+        found = read_certificates(str(path), text)
     except ValueError:
         yield USELESS(**facts, why="its certificate is damaged")
         return
@@ -156,12 +143,12 @@ def _dates(found: Certificate, facts: dict[str, object]) -> Iterator[Finding]:
         yield EXPIRED(**facts, day=day(found.ends), issuer=found.issuer)
     elif found.begins > now:
         yield EARLY(**facts, day=day(found.begins), today=day(now))
-    elif soon(found, now):
+    elif found.ends_soon(now):
         yield ENDING(**facts, day=day(found.ends), days=int((found.ends - now) / 86400), issuer=found.issuer)
 
 
 def _validity(text: str) -> str:
-    return f" (until {day(max(each.ends for each in certificates.from_pem(text)))})"
+    return f" (until {day(max(each.ends for each in read_certificates('', text)))})"
 
 
 def _pair(case: Case, certificate: Path, key: Path) -> Iterator[Finding]:

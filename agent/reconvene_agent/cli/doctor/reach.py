@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from reconvene_agent.cli.doctor.certificates import Certificate, from_der
-from reconvene_agent.cli.doctor.credentials import day, soon
+from reconvene_agent.cli.doctor.credentials import day
 from reconvene_agent.cli.doctor.findings import Finding, ok, problem, warning
+from reconvene_agent.daemon.certificate import Certificate, read_der
 from reconvene_agent.daemon.mqtt import Link
 
 NO_NAME = problem(
@@ -100,7 +100,7 @@ def reach(link: Link, context: ssl.SSLContext | None, file: Path) -> Iterator[Fi
             return
         try:
             with context.wrap_socket(plain, server_hostname=link.host) as secured:
-                certificate = from_der(secured.getpeercert(binary_form=True) or b"")
+                certificate = read_der(link.host, secured.getpeercert(binary_form=True) or b"")
                 version = secured.version()
                 _hear_refusal(secured, link, facts)
         except ssl.SSLCertVerificationError as error:
@@ -109,7 +109,7 @@ def reach(link: Link, context: ssl.SSLContext | None, file: Path) -> Iterator[Fi
             why = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
             raise NotReachedError(NO_TLS(**facts, why=_words(why))) from error
     yield TLS(**facts, version=version, name=certificate.name or link.host, day=day(certificate.ends))
-    if soon(certificate, time.time()):
+    if certificate.ends_soon(time.time()):
         yield ENDING(**facts, day=day(certificate.ends), days=int((certificate.ends - time.time()) / 86400))
 
 
@@ -185,7 +185,7 @@ def _peek(link: Link) -> Certificate | None:
             socket.create_connection((link.host, link.port), PATIENCE_S) as plain,
             context.wrap_socket(plain, server_hostname=link.host) as secured,
         ):
-            return from_der(secured.getpeercert(binary_form=True) or b"")
+            return read_der(link.host, secured.getpeercert(binary_form=True) or b"")
     except (OSError, ValueError):
         return None
 
