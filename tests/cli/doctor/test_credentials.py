@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from reconvene_agent.cli.doctor.account import Account, acting_as
 from reconvene_agent.cli.doctor.case import Case
 from support.certificates import authority, dated
 from support.doctoring import NOBODY, case, codes, told
+from support.signatures import trusting
 
 LONG = (-1, 900)
 
@@ -64,6 +66,26 @@ def test_everything_in_order(tmp_path: Path, root: Path, ca: Path) -> None:
     until = day(900)
     words = f"{ca} (until {until}), {files['cert_file']} (until {until}), {files['key_file']}, {secret}"
     assert told(found, credentials.GOOD).found == f"in order: {words}"
+
+
+def test_keys_that_sign_commands(tmp_path: Path) -> None:
+    folder = trusting(tmp_path / "keys")
+    made = case(tmp_path, security={"trusted_keys": str(folder)})
+    assert re.fullmatch(
+        "commands must be signed with one of the keys [0-9a-f]{16}.*", told(credentials.check(made), credentials.KEYS).found
+    )
+    folder.chmod(0o777)
+    found = told(credentials.check(made), credentials.BAD_KEYS)
+    assert f"others may write {folder}" in found.found
+
+
+@pytest.mark.usefixtures("as_root")
+def test_keys_that_we_cannot_read(tmp_path: Path) -> None:
+    made = case(tmp_path, security={"trusted_keys": str(trusting(tmp_path / "keys"))})
+    made.service = Account.of_user(1)
+    with acting_as(NOBODY):
+        found = list(credentials.check(made))
+    assert told(found, credentials.HIDDEN).found == f"you may not read {tmp_path}/keys (trusted_keys)"
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o604, 0o660, 0o602])

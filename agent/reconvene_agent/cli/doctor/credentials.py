@@ -13,11 +13,13 @@ from reconvene_agent.cli.doctor.account import acting_as
 from reconvene_agent.cli.doctor.case import Case
 from reconvene_agent.cli.doctor.findings import Finding, ok, problem, skipped, warning
 from reconvene_agent.core import keys
+from reconvene_agent.core.errors import UsageError
 from reconvene_agent.daemon.certificate import Certificate, read_certificates
+from reconvene_agent.daemon.keyring import trusted_keys
 
 NONE = ok("credentials.none", "the configuration names no certificates and no password")
 GOOD = ok("credentials.good", "in order: {files}")
-HIDDEN = skipped("credentials.hidden", "you may not read {path} (broker.{setting})", "sudo reconvene-agent doctor")
+HIDDEN = skipped("credentials.hidden", "you may not read {path} ({setting})", "sudo reconvene-agent doctor")
 UNREADABLE = problem(
     "credentials.unreadable",
     "{user} cannot read {path} (broker.{setting}): {why}",
@@ -59,6 +61,13 @@ OTHER_NAME = warning(
     "set agent.device_id to {name} in {file}, or have a certificate made for {device}",
 )
 
+KEYS = ok("credentials.keys", "commands must be signed with one of the keys {ids}")
+BAD_KEYS = problem(
+    "credentials.bad-keys",
+    "the keys that sign commands cannot be used: {why}",
+    "correct that, or security.trusted_keys in {file}; docs/security.md says how keys are made and put there",
+)
+
 _SECRET = ("key_file", "password_file")
 
 
@@ -69,6 +78,7 @@ def day(moment: float) -> str:
 
 def check(case: Case) -> Iterator[Finding]:
     assert case.config is not None
+    yield from _trusted(case, case.config.security.trusted_keys)
     section = case.config.broker
     names = {name: Path(value) for name in ("ca_file", "cert_file", *_SECRET) if (value := getattr(section, name))}
     if not names:
@@ -85,6 +95,22 @@ def check(case: Case) -> Iterator[Finding]:
         yield from found
     elif good:
         yield GOOD(files=", ".join(good))
+
+
+def _trusted(case: Case, folder: str) -> Iterator[Finding]:
+    """Look at the keys that sign commands, where they must be signed."""
+    if not folder:
+        return
+    if not case.service.reachable and not os.access(folder, os.R_OK | os.X_OK, effective_ids=True):
+        yield HIDDEN(path=Path(folder), setting="trusted_keys")
+        return
+    try:
+        with acting_as(case.service):
+            found = trusted_keys(folder)
+    except UsageError as error:
+        yield BAD_KEYS(why=error.message, file=case.settings)
+    else:
+        yield KEYS(ids=", ".join(found))
 
 
 def _file(case: Case, setting: str, path: Path, texts: dict[str, str]) -> Iterator[Finding]:
