@@ -45,10 +45,7 @@ _VERSIONS = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311}
 
 
 class Link(Struct, frozen=True):
-    """How to reach a broker, with every secret already read.
-
-    For ``session_s`` seconds the broker keeps what comes while we are away; 0 begins and ends a session with each connection.
-    """
+    """How to reach a broker, with every secret read. A session outlives its connection by ``session_s`` seconds; 0: not at all."""
 
     host: str
     port: int

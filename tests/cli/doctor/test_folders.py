@@ -36,7 +36,7 @@ def state_of(made: Case) -> Path:
 def test_folders_in_order(tmp_path: Path) -> None:
     made = furnished(tmp_path)
     state = state_of(made)
-    assert told(folders.check(made), folders.GOOD).found.endswith(f"can use the folders: {state}, {state}/bundles, {state}/data")
+    assert told(folders.check(made), folders.GOOD).found.endswith(f": {state}, {state}/bundles, {state}/data")
     assert sorted(path.name for path in state.iterdir()) == ["bundles", "data"], "nothing is left behind"
 
 

@@ -14,7 +14,7 @@ from reconvene_agent.cli.doctor.findings import Finding, ok, problem, skipped, w
 from reconvene_agent.core import bundle
 from reconvene_agent.core.errors import AgentError
 
-GOOD = ok("files.good", "{user} can use the folders: {names}")
+GOOD = ok("files.good", "the folders are open to the user {user}: {names}")
 ABSENT = warning(
     "files.absent",
     "there is no folder {path} ({setting})",

@@ -18,7 +18,7 @@ from reconvene_agent.cli.doctor.interpreter import Told, listen
 GOOD = ok("worker.good", "{python} (Python {version}) loads {libraries}, in {seconds} s and {peak} MiB")
 UNSTARTABLE = problem(
     "worker.unstartable",
-    "{python} cannot be started: {why}",
+    "{python} cannot be started by the user {user}: {why}",
     "put the interpreter that has torch into worker.python in {file}; without that setting the agent's own is used",
 )
 LATE = problem(
@@ -95,7 +95,7 @@ def check(case: Case) -> Iterator[Finding]:
     try:
         told = listen(python, case.service, section.start_timeout_s)
     except OSError as error:
-        yield UNSTARTABLE(**facts, why=error.strerror or error)
+        yield UNSTARTABLE(**facts, user=case.service.name, why=error.strerror or error)
         return
     if not told.facts or "agent" not in told.facts[0]:
         yield _speechless(told, facts)
