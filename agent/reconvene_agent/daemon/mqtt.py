@@ -45,7 +45,7 @@ _VERSIONS = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311}
 
 
 class Link(Struct, frozen=True):
-    """How to reach a broker, with every secret read. A session outlives its connection by ``session_s`` seconds; 0: not at all."""
+    """How to reach a broker, with every secret read. A session outlives its connection by ``session_s``; 0: not at all."""
 
     host: str
     port: int
