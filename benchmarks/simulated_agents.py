@@ -33,6 +33,7 @@ from reconvene_agent.daemon.agent import Agent
 from reconvene_agent.daemon.effects import Effect
 from reconvene_agent.daemon.events import Event
 from reconvene_agent.daemon.identity import Identity
+from reconvene_agent.daemon.link import SESSION_EXPIRY_S
 from reconvene_agent.daemon.outbox import Outbox
 from reconvene_agent.daemon.pauses import Guard
 from reconvene_agent.daemon.probe.device import probe_device
@@ -94,7 +95,7 @@ class LoopedConnection:
 
     def connect(self, port: int) -> None:
         properties = Properties(PacketTypes.CONNECT)
-        properties.SessionExpiryInterval = mqtt.SESSION_EXPIRY_S
+        properties.SessionExpiryInterval = SESSION_EXPIRY_S
         properties.MaximumPacketSize = mqtt.MAX_PACKET
         self._client.connect(HOST, port, KEEPALIVE_S, clean_start=False, properties=properties)
         self._watch(selectors.EVENT_READ | (selectors.EVENT_WRITE if self._client.want_write() else 0))

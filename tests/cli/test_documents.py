@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from reconvene_agent.core.contract.results import RESULTS
-from support.commandline import Cli, Disturbed, Ended
+from support.commandline import Cli, Disturbed, Ended, configured
 from support.contract import difference_from
 
 DOCS = Path(__file__).parents[2] / "docs/json.md"
@@ -52,6 +52,7 @@ def documents(
     predicted: Ended,
     weighty: Ended,
     cli: Cli,
+    tmp_path: Path,
 ) -> dict[str, Any]:
     """Return a real document of every command but ``profiles``, which prints its files as they are."""
     return {
@@ -63,6 +64,7 @@ def documents(
         "bundle": weighty.document,
         "probe": cli("probe", "--json").document,
         "status": cli("status", "--json").document,
+        "doctor": cli("doctor", "--json", "--config", configured(tmp_path, worker={"python": "/no/python"})).document,
     }
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from reconvene_agent.core import config, topics
 from reconvene_agent.core.budget import BudgetLimits
-from reconvene_agent.core.config import AgentSection, BrokerSection, Config, broker_address, decode
+from reconvene_agent.core.config import AgentSection, BrokerSection, Config, decode
+from reconvene_agent.core.consistency import broker_address
 from reconvene_agent.core.errors import ErrorCode, UsageError
 from support.values import json_values
 

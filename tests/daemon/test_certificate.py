@@ -32,7 +32,7 @@ def told_by_openssl(file: Path, which: str) -> float:
 
 def test_a_certificate_is_read_as_openssl_reads_it(made: Path, tmp_path: Path) -> None:
     text = made.read_text()
-    expected = Certificate("f", "board-1", told_by_openssl(made, "startdate"), told_by_openssl(made, "enddate"))
+    expected = Certificate("f", "board-1", told_by_openssl(made, "startdate"), told_by_openssl(made, "enddate"), "ours")
     assert read_certificate("f", text) == expected
     assert read_certificate("f", f"a remark\r\n{text}{text[:100]}") == expected, "the first one counts"
     unnamed, far = tmp_path / "unnamed.pem", ("-days", "20000", "-subj", "/O=somebody/OU=something")

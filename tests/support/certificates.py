@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 
 _CURVE = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
@@ -35,5 +36,24 @@ def certificate(ca: Path, name: str, alternative: str, days: int = 2) -> tuple[P
     _openssl(
         "x509", "-req", "-in", str(request), "-CA", str(ca), "-CAkey", str(ca.with_suffix(".key")), "-CAcreateserial",
         "-days", str(days), "-extfile", str(extension), "-out", str(made),
+    )  # fmt: skip
+    return made, key
+
+
+def dated(ca: Path, name: str, alternative: str, begins: float, ends: float) -> tuple[Path, Path]:
+    """Make a certificate as ``certificate`` does, which becomes valid and expires so many days from now."""
+    made, key, request, settings, database = (
+        ca.parent / f"{name}.{suffix}" for suffix in ("pem", "key", "csr", "conf", "database")
+    )
+    _openssl("req", *_CURVE, "-subj", f"/CN={name}", "-keyout", str(key), "-out", str(request))
+    database.write_text("")
+    settings.write_text(
+        f"[ca]\ndefault_ca=all\n[all]\ndatabase={database}\nrand_serial=yes\nnew_certs_dir={ca.parent}\ndefault_md=sha256\n"
+        f"policy=any\nx509_extensions=extra\n[any]\ncommonName=supplied\n[extra]\nsubjectAltName={alternative}\n"
+    )
+    start, end = (time.strftime("%Y%m%d%H%M%SZ", time.gmtime(time.time() + days * 86400)) for days in (begins, ends))
+    _openssl(
+        "ca", "-batch", "-notext", "-config", str(settings), "-cert", str(ca), "-keyfile", str(ca.with_suffix(".key")),
+        "-startdate", start, "-enddate", end, "-in", str(request), "-out", str(made),
     )  # fmt: skip
     return made, key

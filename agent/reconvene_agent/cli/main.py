@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "status": "what the agent on this board is doing",
     "pause": "let the agent pause its work until resume",
     "resume": "let the agent go on after pause",
+    "doctor": "what is wrong on this board, and what to do about it",
     "probe": "what this board is and how it fares",
     "profiles": "the device profiles, and which one fits this board",
     "plan": "find the width and the sparsity that fit the budget",

@@ -73,6 +73,11 @@ def write_public(path: Path, key: PublicKey) -> None:
     _write_new(path, key.pem, 0o644)
 
 
+def is_exposed(mode: int) -> bool:
+    """Whether others than a file's owner and group may read it, or others than its owner may write it."""
+    return bool(mode & 0o007 or mode & 0o020)
+
+
 def refuse_exposed(path: Path, what: str) -> None:
     """Refuse a secret's file that others than its owner and its group may read, or others than its owner may write.
 
@@ -83,7 +88,7 @@ def refuse_exposed(path: Path, what: str) -> None:
         OSError: it cannot be looked at.
     """
     mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o007 or mode & 0o020:
+    if is_exposed(mode):
         raise UsageError(f"{what} {path} is open to others (mode {mode:04o}): chmod o=,g-w {path}")
 
 

@@ -1,4 +1,4 @@
-"""The client's own certificate: whose it is and how long it is good. Pure; reads the few fields of X.509 that it needs."""
+"""A certificate: whose it is, who issued it and how long it is good. Pure; reads the few fields of X.509 that it needs."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ _COMMON_NAME = bytes.fromhex("550403")
 
 
 class Certificate(Struct, frozen=True):
-    """Who it names, and from when to when it is valid, in seconds since the epoch."""
+    """Who it names, from when to when it is valid, in seconds since the epoch, and who issued it."""
 
     file: str
     name: str
     begins: float
     ends: float
+    issuer: str = ""
 
     def trouble(self, now: Now) -> tuple[str, Literal["major", "minor"]] | None:
         """Return what is wrong with it, or will be soon, and how bad that is; nothing while the clock cannot be believed."""
@@ -36,9 +37,13 @@ class Certificate(Struct, frozen=True):
             return f"the certificate {self.file} is not valid before {rfc3339(self.begins)}", "major"
         if now.wall >= self.ends:
             return f"the certificate {self.file} has expired on {rfc3339(self.ends)}: put a new one there and restart", "major"
-        if self.ends - now.wall < min(SOON_S, SOON_SHARE * (self.ends - self.begins)):
+        if self.ends_soon(now.wall):
             return f"the certificate {self.file} expires on {rfc3339(self.ends)}: put a new one there and restart", "minor"
         return None
+
+    def ends_soon(self, wall: float) -> bool:
+        """Whether little of its life is left at a time; some certificates live for days only."""
+        return self.ends - wall < min(SOON_S, SOON_SHARE * (self.ends - self.begins))
 
 
 def read_certificate(file: str, text: str) -> Certificate:
@@ -50,12 +55,33 @@ def read_certificate(file: str, text: str) -> Certificate:
     found = _PEM.search(text)
     if found is None:
         raise ValueError("no certificate in PEM is in it")
+    return _from_base64(file, found[1])
+
+
+def read_certificates(file: str, text: str) -> list[Certificate]:
+    """Return every certificate in a PEM file.
+
+    Raises:
+        ValueError: one of them cannot be read.
+    """
+    return [_from_base64(file, found[1]) for found in _PEM.finditer(text)]
+
+
+def _from_base64(file: str, text: str) -> Certificate:
     try:
-        ((_, whole),) = _elements(binascii.a2b_base64(found[1]))
+        return read_der(file, binascii.a2b_base64(text))
+    except binascii.Error as error:
+        raise ValueError(f"its certificate cannot be read: {error}") from error
+
+
+def read_der(file: str, der: bytes) -> Certificate:
+    """Return a certificate from its bytes; raises as ``read_certificate`` does."""
+    try:
+        ((_, whole),) = _elements(der)
         fields = [element for element in _elements(next(_elements(whole))[1]) if element[0] != _VERSION]
-        _serial, _algorithm, _issuer, (_, validity), (_, subject), *_ = fields
+        _serial, _algorithm, (_, issuer), (_, validity), (_, subject), *_ = fields
         begins, ends = (_moment(tag, content) for tag, content in _elements(validity))
-        return Certificate(file, _common_name(subject), begins, ends)
+        return Certificate(file, _common_name(subject), begins, ends, _common_name(issuer))
     except (ValueError, IndexError, StopIteration) as error:
         raise ValueError(f"its certificate cannot be read: {error}") from error
 

@@ -13,7 +13,6 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -22,12 +21,10 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from reconvene_agent.core.config import BrokerSection, broker_address
-from reconvene_agent.core.errors import AgentError
 from reconvene_agent.core.messages import MAX_PAYLOAD
 from reconvene_agent.daemon import backoff, tls
+from reconvene_agent.daemon.link import Link
 
-SESSION_EXPIRY_S = 7 * 24 * 3600
 WILL_DELAY_S = 30
 MAX_PACKET = 1 << 20
 CONNECT_TIMEOUT_S = 15.0
@@ -42,26 +39,6 @@ UNSUPPORTED_VERSION = 0x84
 NOT_AUTHORIZED = 0x87
 
 _VERSIONS = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311}
-
-
-class Link(Struct, frozen=True):
-    """How to reach a broker, with every secret already read.
-
-    For ``session_s`` seconds the broker keeps what comes while we are away; 0 begins and ends a session with each connection.
-    """
-
-    host: str
-    port: int
-    client_id: str
-    protocol: str
-    keepalive_s: int
-    username: str = ""
-    password: str = ""
-    tls: bool = False
-    ca_file: str = ""
-    cert_file: str = ""
-    key_file: str = ""
-    session_s: int = SESSION_EXPIRY_S
 
 
 class Will(Struct, frozen=True):
@@ -85,34 +62,6 @@ class Listener(Protocol):
 
     def acknowledged(self, handle: int, refusal: str) -> None:
         """The broker took over the publication with this handle, or, as MQTT 5 can tell, refused it for the reason given."""
-
-
-def link_from(section: BrokerSection, client_id: str) -> Link:
-    """Return how to reach the configured broker.
-
-    Raises:
-        AgentError: the password file cannot be read.
-    """
-    host, port, tls = broker_address(section.url)
-    password = ""
-    if section.password_file:
-        try:
-            password = Path(section.password_file).read_text(encoding="utf-8").splitlines()[0].strip()
-        except (OSError, UnicodeDecodeError, IndexError) as error:
-            raise AgentError(f"no password can be read from {section.password_file}: {error}") from error
-    return Link(
-        host=host,
-        port=port,
-        client_id=client_id,
-        protocol=section.protocol,
-        keepalive_s=section.keepalive_s,
-        username=section.username,
-        password=password,
-        tls=tls,
-        ca_file=section.ca_file,
-        cert_file=section.cert_file,
-        key_file=section.key_file,
-    )
 
 
 class Connection:
@@ -247,6 +196,23 @@ class _Client(paho.Client):
         return code
 
 
+def new_client(link: Link, protocol: str, context: ssl.SSLContext | None) -> _Client:
+    """Return a client that has not connected yet; ``context`` is there where the link is TLS."""
+    client = _Client(
+        CallbackAPIVersion.VERSION2,
+        client_id=link.client_id,
+        clean_session=None if protocol == "5" else not link.session_s,
+        protocol=_VERSIONS[protocol],
+        reconnect_on_failure=False,
+    )
+    client.connect_timeout = CONNECT_TIMEOUT_S
+    if link.username:
+        client.username_pw_set(link.username, link.password or None)
+    if context is not None:
+        client.tls_set_context(context)
+    return client
+
+
 class _Conversation:
     """One connection from beginning to end, with the paho client that holds it."""
 
@@ -296,19 +262,8 @@ class _Conversation:
 
     def _make_client(self, link: Link) -> _Client:
         owner = self._owner
-        client = _Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=link.client_id,
-            clean_session=None if self._protocol == "5" else not link.session_s,
-            protocol=_VERSIONS[self._protocol],
-            reconnect_on_failure=False,
-        )
+        client = new_client(link, self._protocol, owner._context)
         client.when_over = self._on_over
-        client.connect_timeout = CONNECT_TIMEOUT_S
-        if link.username:
-            client.username_pw_set(link.username, link.password or None)
-        if owner._context is not None:
-            client.tls_set_context(owner._context)
         if owner._will is not None:
             properties = None
             if self._protocol == "5":

@@ -32,7 +32,8 @@ from reconvene_agent.daemon.executor import Executor
 from reconvene_agent.daemon.inbox import Inbox
 from reconvene_agent.daemon.journal import Journal
 from reconvene_agent.daemon.keyring import trusted_keys
-from reconvene_agent.daemon.mqtt import Connection, Will, link_from
+from reconvene_agent.daemon.link import link_from
+from reconvene_agent.daemon.mqtt import Connection, Will
 from reconvene_agent.daemon.notify import Notifier
 from reconvene_agent.daemon.pauses import Guard
 from reconvene_agent.daemon.probe.clock import clock_synchronized

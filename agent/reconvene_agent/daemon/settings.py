@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from reconvene_agent.core import config, overlay, updatable
+from reconvene_agent.core import config, consistency, overlay, updatable
 from reconvene_agent.core.config import Config
 from reconvene_agent.core.errors import AgentError, UsageError
 from reconvene_agent.core.overlay import Outcome, Overlay, Trial
@@ -68,7 +68,7 @@ class SettingsKeeper:
 def _refuse_to_be_out_of_reach(running: Config, new: Config) -> None:
     if not new.broker.url:
         raise UsageError("broker.url: must not be empty: no command would reach the agent any more")
-    if running.broker.url and config.broker_address(running.broker.url)[2] and not config.broker_address(new.broker.url)[2]:
+    if running.broker.url and consistency.broker_address(running.broker.url)[2] and not config.broker_address(new.broker.url)[2]:
         raise UsageError("broker.url: a command cannot switch TLS off")
 
 

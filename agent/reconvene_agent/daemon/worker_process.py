@@ -85,7 +85,7 @@ class WorkerProcess:
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,
                     cwd="/",
-                    env=_environment(threads),
+                    env=environment(threads),
                 )
             except OSError as error:
                 ours.close()
@@ -222,7 +222,7 @@ SPINS = "10000"
 _OURS = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "MALLOC_ARENA_MAX"})
 
 
-def _environment(threads: int) -> dict[str, str]:
+def environment(threads: int) -> dict[str, str]:
     """Return the worker's environment: threads as the profile wants them, no import from the current folder.
 
     Threads that wait for each other spin for some microseconds only, then sleep. By default OpenMP's spin far longer, which on a

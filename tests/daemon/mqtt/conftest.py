@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from reconvene_agent.daemon import mqtt
-from reconvene_agent.daemon.mqtt import Connection, Link
+from reconvene_agent.daemon.link import Link
+from reconvene_agent.daemon.mqtt import Connection
 from support.brokers import (
     HOST,
     Bus,

@@ -9,7 +9,7 @@ import pytest
 
 from reconvene_agent.core.config import BrokerSection
 from reconvene_agent.core.errors import AgentError
-from reconvene_agent.daemon.mqtt import Link, link_from
+from reconvene_agent.daemon.link import Link, link_from
 from support.brokers import (
     HOST,
     Mosquitto,

@@ -11,7 +11,8 @@ import pytest
 from reconvene_agent.core.topics import Topics
 from reconvene_agent.daemon import events, mqtt, reports
 from reconvene_agent.daemon.inbox import Inbox
-from reconvene_agent.daemon.mqtt import Connection, Link
+from reconvene_agent.daemon.link import Link
+from reconvene_agent.daemon.mqtt import Connection
 from reconvene_agent.daemon.outbox import WINDOW, Outbox
 from reconvene_agent.daemon.service import _Adapter
 from reconvene_agent.daemon.spool import Spool

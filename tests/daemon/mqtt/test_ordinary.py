@@ -134,13 +134,13 @@ def test_a_broker_that_does_not_hang_up_is_not_waited_for_long(connect: Connect)
 
 _LONELY = """
 import sys, threading
-from reconvene_agent.daemon import mqtt
+from reconvene_agent.daemon import link, mqtt
 mqtt.WILL_DELAY_S = 1
 class Ear:
     def connected(self, protocol): print("connected", flush=True)
     def __getattr__(self, name): return lambda *_: None
-link = mqtt.Link("127.0.0.1", int(sys.argv[1]), "lonely-" + sys.argv[2], sys.argv[2], 30)
-mqtt.Connection(link, mqtt.Will("lonely/" + sys.argv[2], b"down"), ("x",), Ear()).start()
+reach = link.Link("127.0.0.1", int(sys.argv[1]), "lonely-" + sys.argv[2], sys.argv[2], 30)
+mqtt.Connection(reach, mqtt.Will("lonely/" + sys.argv[2], b"down"), ("x",), Ear()).start()
 threading.Event().wait()
 """
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reconvene_agent.daemon.mqtt import Connection, Link
+from reconvene_agent.daemon.link import Link
+from reconvene_agent.daemon.mqtt import Connection
 from support.brokers import (
     HOST,
     Mosquitto,

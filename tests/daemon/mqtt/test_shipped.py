@@ -11,7 +11,8 @@ import pytest
 from paho.mqtt import client as paho
 
 from reconvene_agent.core.clock import wall_seconds
-from reconvene_agent.daemon.mqtt import Connection, Link
+from reconvene_agent.daemon.link import Link
+from reconvene_agent.daemon.mqtt import Connection
 from support.brokers import HOST, Bus, amqtt
 from support.certificates import authority, certificate
 from support.daemons import TOPICS, Daemon, Fleet, topic_of

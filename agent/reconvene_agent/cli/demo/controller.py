@@ -13,7 +13,8 @@ from msgspec import Struct
 from reconvene_agent.cli.demo.broker import PROTOCOL
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.topics import Topics
-from reconvene_agent.daemon.mqtt import Connection, Link
+from reconvene_agent.daemon.link import Link
+from reconvene_agent.daemon.mqtt import Connection
 
 
 class Message(Struct, frozen=True):

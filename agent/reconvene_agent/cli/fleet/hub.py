@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from reconvene_agent.core.errors import EXIT_NOT_RUNNING, AgentError
-from reconvene_agent.daemon.mqtt import Connection, Link
+from reconvene_agent.daemon.link import Link
+from reconvene_agent.daemon.mqtt import Connection
 
 CONNECT_S = 45.0
 CAPACITY = 4096

@@ -43,10 +43,13 @@ _V2_MEMORY = _MemoryFiles(("memory.max", "memory.high"), "memory.current", "inac
 _V1_MEMORY = _MemoryFiles(("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file")
 
 
-def memory_limits(root: Path) -> list[MemoryLimit]:
-    """Return the memory limits of this process's groups and all their ancestors; unlimited groups are left out."""
+def memory_limits(root: Path, process: str = "self") -> list[MemoryLimit]:
+    """Return the memory limits of a process's groups and all their ancestors; unlimited groups are left out.
+
+    ``process`` is its number; ``self`` is this one.
+    """
     limits: list[MemoryLimit] = []
-    for files, folders in ((_V2_MEMORY, _v2_groups(root)), (_V1_MEMORY, _v1_groups(root, "memory"))):
+    for files, folders in ((_V2_MEMORY, _v2_groups(root, process)), (_V1_MEMORY, _v1_groups(root, "memory", process))):
         for folder in folders:
             used = max(0, (read_number(folder / files.usage) or 0) - _stat(folder, files.droppable))
             for name in files.limits:
@@ -80,23 +83,23 @@ def _stat(folder: Path, key: str) -> int:
     return 0
 
 
-def _memberships(root: Path) -> Iterator[tuple[str, str]]:
-    """Yield the controllers, joined by commas and none for version 2, and the path of each group of this process."""
-    for line in (read_text(root / "proc/self/cgroup") or "").splitlines():
+def _memberships(root: Path, process: str) -> Iterator[tuple[str, str]]:
+    """Yield the controllers, joined by commas and none for version 2, and the path of each group of a process."""
+    for line in (read_text(root / "proc" / process / "cgroup") or "").splitlines():
         fields = line.split(":", 2)
         if len(fields) == 3:
             yield fields[1], fields[2]
 
 
-def _v2_groups(root: Path) -> Iterator[Path]:
-    for controllers, path in _memberships(root):
+def _v2_groups(root: Path, process: str = "self") -> Iterator[Path]:
+    for controllers, path in _memberships(root, process):
         if not controllers:
             for mount in _V2_MOUNTS:
                 yield from _upwards(root / mount, path)
 
 
-def _v1_groups(root: Path, controller: str) -> Iterator[Path]:
-    for controllers, path in _memberships(root):
+def _v1_groups(root: Path, controller: str, process: str = "self") -> Iterator[Path]:
+    for controllers, path in _memberships(root, process):
         if controller in controllers.split(","):
             for mount in dict.fromkeys((controllers, controller)):
                 if "/" not in mount:
