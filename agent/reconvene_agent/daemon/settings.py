@@ -68,7 +68,11 @@ class SettingsKeeper:
 def _refuse_to_be_out_of_reach(running: Config, new: Config) -> None:
     if not new.broker.url:
         raise UsageError("broker.url: must not be empty: no command would reach the agent any more")
-    if running.broker.url and consistency.broker_address(running.broker.url)[2] and not config.broker_address(new.broker.url)[2]:
+    if (
+        running.broker.url
+        and consistency.broker_address(running.broker.url)[2]
+        and not consistency.broker_address(new.broker.url)[2]
+    ):
         raise UsageError("broker.url: a command cannot switch TLS off")
 
 
