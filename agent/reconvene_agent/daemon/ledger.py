@@ -136,6 +136,6 @@ class Ledger:
                 yield self._clear(parsed)
 
     def relieve(self, now: Now, online: bool) -> Effects:
-        """Forget the oldest commands at once where there are too many."""
+        """Forget the oldest commands at once where there are too many, before the birth is announced too."""
         if online and self._book.crowded:
             yield from self._book.tidy(self._topics, now, online)
