@@ -126,7 +126,7 @@ class Agent:
     def handle(self, event: Event, now: Now) -> list[Effect]:
         """Take in one event and return what is to be done, in order."""
         before = self._commands.state
-        effects = list(self._commands.ledger.relieve(now, self._announced))
+        effects = list(self._commands.ledger.relieve(now, self._broker.connected))
         # What was due before goes first: if a new command then cannot be journaled, nothing but its own start is left undone.
         # Only at the very start the runs that were interrupted come before those that wait.
         effects += [] if isinstance(event, events.Started) else self._commands.start_due(now)

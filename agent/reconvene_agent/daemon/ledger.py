@@ -146,7 +146,7 @@ class Ledger:
             yield do.ForgetNonces(until)
 
     def relieve(self, now: Now, online: bool) -> Effects:
-        """Forget the oldest commands at once where there are too many."""
+        """Forget the oldest commands at once where there are too many, before the birth is announced too."""
         if online and self._book.crowded:
             yield from self._tidy_book(now, online)
 

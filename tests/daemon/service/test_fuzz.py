@@ -57,7 +57,7 @@ def test_nothing_that_is_sent_breaks_it(flooded: Daemon, controller: Fleet, brok
     kept = [command for command in journal.load() if command.status.terminal]
     journal.close()
     assert len(kept) <= CROWD * MAX_KEPT
-    assert sum(len(payload(command)) for command in kept) <= CROWD * MAX_KEPT_BYTES + MAX_PAYLOAD
+    assert sum(len(payload(command)) for command in kept) <= CROWD * MAX_KEPT_BYTES + MAX_PAYLOAD + 4096
     assert sum(file.stat().st_size for file in daemon.state.glob("journal.db*")) < 8 * MAX_KEPT_BYTES
     daemon.start()
     controller.order("ping/again")
