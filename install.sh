@@ -145,7 +145,7 @@ run_tests() {
     "$bin/lint-imports" --no-cache
     "$bin/shellcheck" install.sh .ci/run
     say "tests"
-    PATH="$bin:$PATH" "$bin/python" -m pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder "$@"
+    PATH="$bin:$PATH" "$bin/python" -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"
 }
 
 install_service() {

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -22,26 +22,29 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
 
-# What takes long to make and serves tests of several files.
-DEAR_FIXTURES = ("disturbed", "prepared")
 
-
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Share the tests out to processes by file, those of a dear fixture together; files with whole runs come first.
+    """Put the files with whole runs first, so that no process is left alone with one at the end."""
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)
 
-    Without processes (pytest's ``-n``) this is but an order.
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Share tests out to processes by file, as ``--dist loadfile`` says, but those of the command line in one piece.
+
+    They share runs that take long to make. Marks of groups (``--dist loadgroup``) do nothing with pytest 9.2 and xdist 3.8.
     """
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
 
-    def group(item: pytest.Item) -> str:
-        names = getattr(item, "fixturenames", ())
-        return next((name for name in DEAR_FIXTURES if name in names), item.path.stem + str(item.path.parent))
+    class Sharing(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file: str = super()._split_scope(nodeid)
+            return "tests/cli" if file.startswith("tests/cli/") and not file.endswith("/test_demo.py") else file
 
-    groups = {item: group(item) for item in items}
-    long = {groups[item] for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: groups[item] not in long)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(groups[item]))
+    return Sharing(config, log)
 
 
 @pytest.fixture(scope="module")
