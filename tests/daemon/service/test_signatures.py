@@ -44,7 +44,7 @@ def _forget_as_a_week_later(journal: Path, label: str) -> None:
     """Let the agent find its command so old that it forgets it, though the clock says that its signature is good."""
     connection = sqlite3.connect(journal)
     (state,) = connection.execute("SELECT state FROM commands WHERE label = ?", (label,)).fetchone()
-    old = msgspec.json.decode(state) | {"updated_at": 0.0, "cleared": True}
+    old = msgspec.json.decode(state) | {"updated_at": 0.0, "acknowledged": True, "shown_since": 0.0, "cleared": True}
     connection.execute("UPDATE commands SET state = ? WHERE label = ?", (msgspec.json.encode(old), label))
     connection.commit()
     connection.close()
