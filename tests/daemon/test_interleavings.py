@@ -21,7 +21,8 @@ from reconvene_agent.daemon.book import FORGET_AFTER_S, envelope_of, waits_for
 from reconvene_agent.daemon.running import REVISIONS_AHEAD
 from reconvene_agent.daemon.worker_process import WorkerSaid
 from support.agents import CONFIG, TOPICS, WALL, command_topic, key
-from support.surroundings import Surroundings, args_of
+from support.promises import args_of
+from support.surroundings import Surroundings
 from support.values import EPOCH, release
 
 WINDOWS = msgspec.structs.replace(CONFIG.worker, windows=("00:00-00:10", "00:20-23:50"))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from reconvene_agent.core.messages import MAX_PAYLOAD, OPERATIONS
 from support.brokers import HOST
 from support.daemons import TOPICS
-from support.surroundings import args_of
+from support.promises import args_of
 
 LARGEST = 1 << 20
 # A valid command would end the process, which is no failure, but the end of the test.

@@ -15,9 +15,8 @@ from reconvene_agent.core import windows
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.config import Config
 from reconvene_agent.core.errors import ErrorCode
-from reconvene_agent.core.job import TRANSITIONS, Command, Status
-from reconvene_agent.core.messages import OPERATIONS
-from reconvene_agent.core.overlay import MAX_STARTS, Overlay, Trial
+from reconvene_agent.core.job import Command, Status
+from reconvene_agent.core.overlay import Overlay, Trial
 from reconvene_agent.core.protocol import Done, Failed, Suspended, Upward
 from reconvene_agent.core.shelf import Switch
 from reconvene_agent.daemon import effects as do
@@ -29,53 +28,7 @@ from reconvene_agent.daemon.probe.strain import Strain
 from reconvene_agent.daemon.trust import Memory, Trust
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
 from support.agents import CONFIG, CONTRACT, IDENTITY, THERMAL, TOPICS, WALL, command_topic
-
-_ARGS: dict[str, dict[str, Any]] = {
-    **{key: {} for key in ("specialize", "plan", "cancel", "rollback", "pause", "resume", "ping")},
-    "promote": {"version": "r0001-00000001"},
-    "config_update": {"set": {"telemetry.interval_s": 5}},
-    "restart": {},
-    "log_upload": {},
-}
-
-# What changes nothing around the agent that its commands depend on; before it and after it, a crash is the same.
-_HARMLESS = (
-    *(
-        do.Record,
-        do.Clean,
-        do.Sample,
-        do.CountData,
-        do.TimeModel,
-        do.EndTiming,
-        do.ReadRelease,
-        do.Answer,
-        do.Remember,
-        do.Log,
-        do.ForgetNonces,
-    ),
-)
-
-
-def args_of(op: str) -> dict[str, Any]:
-    """Return arguments with which an operation can be done."""
-    assert op in _ARGS, f"the operation {op!r} is new: add arguments for it to _ARGS in tests/support/surroundings.py"
-    return _ARGS[op]
-
-
-def following(command: Command) -> frozenset[Status]:
-    """Return the states that may come next; what is done at once is not journaled in between."""
-    steps = TRANSITIONS[command.status]
-    return steps if OPERATIONS[command.op].is_job else steps.union(*(TRANSITIONS[step] for step in steps))
-
-
-def started_on_trial(overlay: Overlay) -> Overlay:
-    """Return the overlay after a start of the agent, which is counted if settings are on trial."""
-    trial = overlay.trial
-    if trial is None:
-        return overlay
-    if trial.starts >= MAX_STARTS:
-        return overlay.settled(False, "started too often")
-    return msgspec.structs.replace(overlay, trial=msgspec.structs.replace(trial, starts=trial.starts + 1))
+from support.promises import HARMLESS, args_of, following, started_on_trial
 
 
 class Crash(Exception):  # noqa: N818 - it is what happens, not an error of the test
@@ -152,7 +105,7 @@ class Surroundings:
         """Do what the agent wants done; return what comes of it."""
         following: list[Event] = []
         for effect in effects:
-            if isinstance(effect, _HARMLESS):
+            if isinstance(effect, HARMLESS):
                 continue
             self.carried_out += 1
             if self.cut is not None:
