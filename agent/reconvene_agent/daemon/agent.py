@@ -23,7 +23,6 @@ from reconvene_agent.core.topics import CommandTopic
 from reconvene_agent.daemon import announce, drift, events, reports, status
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon.alarms import Alarms, Name
-from reconvene_agent.daemon.certificate import Certificate
 from reconvene_agent.daemon.commands import Commands
 from reconvene_agent.daemon.deployed import Deployed
 from reconvene_agent.daemon.drift import Drift
@@ -38,6 +37,7 @@ from reconvene_agent.daemon.vitals import Vitals
 from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
 
 if TYPE_CHECKING:  # it takes memory, which only those give it who have switched it on
+    from reconvene_agent.daemon.certificate import Certificate
     from reconvene_agent.daemon.homeassistant import HomeAssistant
 
 NO_OVERLAY = Overlay()

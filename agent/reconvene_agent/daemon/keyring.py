@@ -11,13 +11,11 @@ from reconvene_agent.core.signing import require_library
 
 
 def trusted_keys(folder: str) -> dict[str, PublicKey]:
-    """Return the keys in a folder by their ids; none when no folder is configured.
+    """Return the keys in a folder by their ids.
 
     Raises:
         UsageError: there is no key, a file is no key, somebody else may put keys there, or the library is missing.
     """
-    if not folder:
-        return {}
     require_library()
     found = {}
     try:

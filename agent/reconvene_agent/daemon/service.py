@@ -31,7 +31,6 @@ from reconvene_agent.daemon.control import ControlServer, Word
 from reconvene_agent.daemon.executor import Executor
 from reconvene_agent.daemon.inbox import Inbox
 from reconvene_agent.daemon.journal import Journal
-from reconvene_agent.daemon.keyring import trusted_keys
 from reconvene_agent.daemon.link import link_from
 from reconvene_agent.daemon.mqtt import Connection, Will
 from reconvene_agent.daemon.notify import Notifier
@@ -44,6 +43,7 @@ from reconvene_agent.daemon.spool import Spool
 from reconvene_agent.daemon.trust import Trust
 
 if TYPE_CHECKING:
+    from reconvene_agent.core.keys import PublicKey
     from reconvene_agent.daemon.homeassistant import HomeAssistant
 
 CLOCK_CHECK_S = 5.0
@@ -154,7 +154,7 @@ class _Service:
     def __init__(self, adopted: Adopted) -> None:
         config = adopted.config
         state = config.state_dir
-        keys = trusted_keys(config.security.trusted_keys)
+        keys = _trusted_keys(config.security.trusted_keys)
         device = probe_device(state)
         chosen = profile.choose(profile.load_all(), device, config.agent.profile)
         self._clock = Clock(config.agent.trust_clock)
@@ -260,6 +260,15 @@ class _Service:
             self._signaled = True
             self._notifier.stopping()
             self._inbox.post_now(events.StopAsked())
+
+
+def _trusted_keys(folder: str) -> dict[str, PublicKey]:
+    """Return the keys in a folder by their ids; only where one is configured is what reads them loaded."""
+    if not folder:
+        return {}
+    from reconvene_agent.daemon.keyring import trusted_keys
+
+    return trusted_keys(folder)
 
 
 def _home(config: Config, me: identity.Identity, board: str, buttons: bool) -> HomeAssistant | None:

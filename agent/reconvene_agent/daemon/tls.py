@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from reconvene_agent.core.config import BrokerSection
 from reconvene_agent.core.errors import UsageError
-from reconvene_agent.core.keys import refuse_exposed
-from reconvene_agent.daemon.certificate import Certificate, read_certificate
+
+if TYPE_CHECKING:
+    from reconvene_agent.daemon.certificate import Certificate
 
 _FILES = ("ca_file", "cert_file", "key_file", "password_file")
 _MOST = 65536
@@ -25,6 +27,8 @@ def check_files(broker: BrokerSection) -> Certificate | None:
     texts = {name: _content(name, Path(getattr(broker, name))) for name in _FILES if getattr(broker, name)}
     for name, what in _SECRETS.items():
         if name in texts:
+            from reconvene_agent.core.keys import refuse_exposed
+
             refuse_exposed(Path(getattr(broker, name)), f"broker.{name}: {what}")
     if "ENCRYPTED" in texts.get("key_file", ""):
         file = broker.key_file
@@ -33,6 +37,8 @@ def check_files(broker: BrokerSection) -> Certificate | None:
         )
     if "cert_file" not in texts:
         return None
+    from reconvene_agent.daemon.certificate import read_certificate
+
     try:
         return read_certificate(broker.cert_file, texts["cert_file"])
     except ValueError as error:

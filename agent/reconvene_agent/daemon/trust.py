@@ -6,17 +6,18 @@ What was accepted is remembered by the journal's commands themselves; here is wh
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from reconvene_agent.core import signing
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.errors import ErrorCode, UsageError
 from reconvene_agent.core.job import Command
-from reconvene_agent.core.keys import PublicKey
 from reconvene_agent.core.messages import OPERATIONS
 from reconvene_agent.core.topics import CommandTopic
+
+if TYPE_CHECKING:
+    from reconvene_agent.core.keys import PublicKey
 
 MAX_NONCES = 10_000
 
@@ -64,6 +65,8 @@ class Trust:
         """
         if not self.demanded(topic.op):
             return
+        from reconvene_agent.core import signing  # it takes memory, which only agents that trust keys give it
+
         sig = signing.verify(self._keys, topic.op, self._device, topic.id, request)
         issued, expires = signing.check_lifetime(request)
         if now.synchronized and issued > now.wall + signing.MAX_AHEAD_S:
@@ -101,6 +104,8 @@ def nonce_of(command: Command) -> Nonce | None:
     """Return the nonce that a command has used; None when it is not signed, or its signature was never looked at."""
     if command.request.get("sig") is None or command.op not in OPERATIONS or not OPERATIONS[command.op].guarded:
         return None
+    from reconvene_agent.core import signing
+
     try:
         return Nonce(signing.sig_of(command.request).name, signing.check_lifetime(command.request)[1])
     except UsageError:

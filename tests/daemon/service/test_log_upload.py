@@ -82,9 +82,12 @@ def test_every_line_of_a_job_carries_its_ids(tmp_path: Path, broker: Mosquitto, 
         fleet.wait_birth()
         fleet.order("plan/7")
         fleet.wait_end("plan/7")
-        ours = [line for line in daemon.log.splitlines() if "plan/7" in line or "line 1 " in line]
-        assert len(ours) >= 3
-        for line in ours:
+
+        def ours() -> list[str]:
+            return [line for line in daemon.log.splitlines() if "plan/7" in line or "line 1 " in line]
+
+        until(lambda: len(ours()) >= 3)
+        for line in ours():
             if shape == "json":
                 fields = msgspec.json.decode(line)
                 assert (fields["op"], fields["command"], len(fields["job"])) == ("plan", "7", 16)

@@ -55,5 +55,5 @@ def test_labels_decide_the_numbers_and_other_names_have_none() -> None:
 def test_without_labels_the_order_of_names_does() -> None:
     spec = ModelSpec("vgg11", (1, 4, 4), 2)
     assert number_classes(("a", "b"), spec, ()) == ({"a": 0, "b": 1}, ("a", "b"))
-    with pytest.raises(AgentError, match=r"there are 3 classes \(a, b, c\)"):
+    with pytest.raises(AgentError, match=r"the data's classes are 3 \(a, b, c\), the bundle's 2"):
         number_classes(("a", "b", "c"), spec, ())
