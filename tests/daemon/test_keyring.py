@@ -7,7 +7,7 @@ import pytest
 from reconvene_agent.core import keys, signing
 from reconvene_agent.core.errors import UsageError
 from reconvene_agent.daemon.keyring import trusted_keys
-from support.signatures import PUBLIC, SEED, TRUSTED, trusting
+from support.signatures import SEED, TRUSTED, trusting
 
 
 def refusal(folder: Path) -> str:
@@ -20,10 +20,6 @@ def test_all_keys_of_a_folder_are_trusted(tmp_path: Path) -> None:
     folder = trusting(tmp_path / "trusted", SEED, bytes(32))
     (folder / "README").write_text("no key")
     assert trusted_keys(str(folder)) == TRUSTED | {(other := signing.public_of(bytes(32))).id: other}
-
-
-def test_without_a_folder_nobody_is_trusted_and_nothing_is_demanded() -> None:
-    assert trusted_keys("") == {}
 
 
 def test_a_folder_without_keys_does_not_switch_the_demand_off(tmp_path: Path) -> None:
@@ -52,5 +48,3 @@ def test_keys_that_others_may_write_are_not_trusted(tmp_path: Path) -> None:
 def test_a_missing_library_is_found_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signing, "find_spec", lambda _: None)
     assert refusal(trusting(tmp_path / "trusted")) == "signatures need PyNaCl: pip install 'reconvene-agent[signing]'"
-    assert trusted_keys("") == {}
-    assert PUBLIC.id

@@ -18,8 +18,12 @@ from support.daemons import Daemon, Fleet
 from support.waiting import until
 
 HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "onnxscript", "safetensors", "PIL", "rich")
-# Shapes that the daemon publishes without having them as types.
-UNUSED = ("reconvene_agent.core.contract.records", "reconvene_agent.core.contract.results", "reconvene_agent.cli")
+# Shapes that the daemon publishes without having them as types, and what only those need who have switched it on.
+UNUSED = (
+    *("reconvene_agent.core.contract.records", "reconvene_agent.core.contract.results", "reconvene_agent.cli"),
+    *("reconvene_agent.core.signing", "reconvene_agent.daemon.certificate", "reconvene_agent.daemon.homeassistant"),
+    *("reconvene_agent.daemon.prometheus", "nacl"),
+)
 
 
 # --- the process ----------------------------------------------------------------------------------------------------------------
