@@ -78,6 +78,24 @@ def test_training_pauses_on_under_voltage_until_the_supply_has_sufficed_for_a_wh
     assert feel(guard, weak=False, mono=30 + CALM_S) == ""
 
 
+def test_where_weak_moments_are_only_counted_each_new_one_pauses_for_a_while() -> None:
+    guard = Guard(THERMAL)
+
+    def counted(events: int | None, mono: float) -> bool:
+        guard.feel(Strain(None, None, events), at(mono))
+        return bool(guard.weakness)
+
+    assert not counted(3, 0), "those were before the agent looked"
+    assert not counted(3, 5)
+    assert counted(4, 10)
+    assert counted(None, 12), "a look that tells nothing changes nothing"
+    assert counted(4, 15)
+    assert counted(5, 20)
+    assert counted(5, 25)
+    assert counted(5, 24 + CALM_S)
+    assert not counted(5, 25 + CALM_S)
+
+
 def test_a_board_that_tells_nothing_is_never_held_back() -> None:
     assert feel(Guard(THERMAL)) == ""
 

@@ -67,6 +67,7 @@ class Guard:
         self._windows = windows
         self._felt_at: float | None = None
         self._calm_since: float | None = None
+        self._weak_events: int | None = None
         self._clock_was_right = False
         self.ordered_by = ordered_by
         self.heat = ""
@@ -83,13 +84,21 @@ class Guard:
             self.heat = f"the board is too hot: {degrees:.0f} °C, over {hot:g}; goes on below {cool:g}"
         elif degrees is not None and degrees < cool:
             self.heat = ""
-        if strain.under_voltage:
+        weak = self._is_weak(strain)
+        if weak:
             self.weakness = "under-voltage: the board's power supply is too weak"
             self._calm_since = None
-        elif strain.under_voltage is False and self.weakness:
+        elif weak is False and self.weakness:
             self._calm_since = now.mono if self._calm_since is None else self._calm_since
             if now.mono - self._calm_since >= CALM_S:
                 self.weakness = ""
+
+    def _is_weak(self, strain: Strain) -> bool | None:
+        """Whether the supply is too weak, or was since it was last felt; None where the board does not tell."""
+        if strain.under_voltage is not None or strain.under_voltage_events is None:
+            return strain.under_voltage
+        before, self._weak_events = self._weak_events, strain.under_voltage_events
+        return before is not None and strain.under_voltage_events > before
 
     def fresh(self, now: Now) -> bool:
         """Whether the board was looked at recently enough to start something."""

@@ -17,5 +17,13 @@ def test_heat_and_under_voltage_of_a_raspberry_pi(plant: Callable[..., Path], fl
     assert read_strain(root) == Strain(81.234, weak)
 
 
+@pytest.mark.parametrize(("soc", "counter"), [("tegra234", "oc1_event_cnt"), ("tegra194", "oc2_event_cnt")])
+def test_weak_moments_that_a_jetson_counts(plant: Callable[..., Path], soc: str, counter: str) -> None:
+    monitor = "sys/class/hwmon/hwmon3"
+    counts = {f"{monitor}/{name}": "0\n" for name in ("oc1_event_cnt", "oc2_event_cnt", "oc3_event_cnt")}
+    tree = {"sys/firmware/devicetree/base/compatible": f"nvidia,board\0nvidia,{soc}\0", f"{monitor}/name": "soctherm_oc\n"}
+    assert read_strain(plant({**tree, **counts, f"{monitor}/{counter}": "7\n"})) == Strain(None, None, 7)
+
+
 def test_a_board_that_tells_nothing(plant: Callable[..., Path]) -> None:
     assert read_strain(plant({})) == Strain(None, None)

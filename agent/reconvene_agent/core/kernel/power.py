@@ -28,7 +28,7 @@ def read_power(root: Path) -> Power | None:
 
     ``throttled`` covers every reason to hold the clocks down. A Raspberry Pi whose kernel polls the firmware has the flags
     since boot cleared at each poll, so they may tell the last seconds alone; its voltage monitor tells nothing of the clocks
-    and nothing of the past. A Jetson does not tell under-voltage now.
+    and nothing of the past. A Jetson does not tell under-voltage now: see ``under_voltage_events``.
     """
     return _firmware(root) or _voltage_monitor(root) or _jetson(root)
 
@@ -73,7 +73,7 @@ def _jetson(root: Path) -> Power | None:
     events = _over_current_events(root)
     if not alerts and not events:
         return None
-    alarm = next((_UNDER_VOLTAGE_ALARMS[name] for name in compatible(root) if name in _UNDER_VOLTAGE_ALARMS), None)
+    alarm = _under_voltage_alarm(root)
     throttled = any(alerts) if alerts else None
     counted = any(count > 0 for count in events.values()) if events else None
     return Power(
@@ -82,6 +82,15 @@ def _jetson(root: Path) -> Power | None:
         under_voltage_since_boot=events[alarm] > 0 if alarm in events else None,
         throttled_since_boot=throttled or counted,
     )
+
+
+def under_voltage_events(root: Path) -> int | None:
+    """Return how often since boot the supply was too weak, on boards that count that without telling it as it happens."""
+    return _over_current_events(root).get(_under_voltage_alarm(root) or 0)
+
+
+def _under_voltage_alarm(root: Path) -> int | None:
+    return next((_UNDER_VOLTAGE_ALARMS[name] for name in compatible(root) if name in _UNDER_VOLTAGE_ALARMS), None)
 
 
 def _throttle_alerts(root: Path) -> list[bool]:
