@@ -126,7 +126,7 @@ install_service() {
         if systemd_runs && [ "$(systemctl is-active "$SERVICE")" = inactive ]; then RESTING=yes; fi
         dry || UNDO=go_back
     fi
-    say "switching to $version${CURRENT:+ from $CURRENT}"
+    if [ "$CURRENT" = "$version" ]; then say "putting $version in order"; else say "switching to $version${CURRENT:+ from $CURRENT}"; fi
     place_config
     switch_to "$version"
     own_config
@@ -193,7 +193,7 @@ options() {
             bundle-wheels:--without-torch) WITHOUT_TORCH=yes ;;
             *:--dry-run) DRY_RUN=yes ;;
             *:-h | *:--help) usage; exit 0 ;;
-            bundle-wheels:[!-]*) [ -z "$FOLDER" ] || die "one folder, please: $FOLDER, or $1"; FOLDER=$1 ;;
+            bundle-wheels:[!-]*) [ -z "$FOLDER" ] || die "one folder, please: $FOLDER, or $1"; FOLDER=$(here "$1") ;;
             *) usage >&2; die "'$ACTION' does not know $1" ;;
         esac
         shift
@@ -205,6 +205,8 @@ options() {
     [ -z "$WORKER_GIVEN" ] || works_as_python "$WORKER_GIVEN" || die "$WORKER_GIVEN is no Python 3.10 to 3.13"
     case $WAIT_S in '' | *[!0-9]*) die "--wait wants a number of seconds" ;; esac
     choose_prefix
+    # Whoever started us may be in a folder that the service's user cannot enter, or that goes away.
+    cd /
 }
 
 # choose_prefix: the one given, else the one of what is installed, else the usual one; never a folder with anything else in it.

@@ -14,9 +14,6 @@ from pathlib import Path
 from pip._vendor.packaging.requirements import Requirement
 from pip._vendor.packaging.utils import canonicalize_name
 
-# Distributions of other names that bring the same module, such as onnxruntime-gpu.
-MODULES = {"torch": "torch", "onnxruntime": "onnxruntime"}
-
 
 def main(constraints: Path, out: Path) -> None:
     have = {canonicalize_name(each.metadata["Name"]): each.version for each in reversed(list(distributions()))}
@@ -27,8 +24,8 @@ def main(constraints: Path, out: Path) -> None:
         found = have.get(canonicalize_name(wanted.name))
         if found and wanted.specifier.contains(found, prereleases=True):
             continue
-        if find_spec(MODULES.get(wanted.name, "")) if wanted.name in MODULES else False:
-            continue
+        if wanted.name == "torch" or (wanted.name == "onnxruntime" and find_spec("onnxruntime")):
+            continue  # the latter comes as onnxruntime-gpu too
         if wanted.name == "numpy" and found and found.startswith("1."):
             wanted = Requirement("numpy>=1.26,<2")  # torch was built for this generation
         print(f"{wanted.name}{wanted.specifier}")

@@ -36,6 +36,9 @@ install_packages() {
 
 # --- the worker in an interpreter of its own --------------------------------------------------------------------------
 
+# Beside the configuration, and kept with it: where the worker's environment comes from.
+BASE_FILE=/etc/reconvene-agent/worker-python
+
 # usable_torch PYTHON: whether it loads a torch that the agent can use, as anybody would who is not its owner.
 usable_torch() {
     HOME=/nonexistent "$1" -s -c 'import re, sys, torch
@@ -59,8 +62,8 @@ decide_worker() {
         torch=$(usable_torch "$WORKER_GIVEN") || die "$WORKER_GIVEN has no torch that can be used${torch:+: $torch}; 2.6 or later is needed"
         WORKER_BASE=$WORKER_GIVEN
     elif [ "$configured" = "$ours" ]; then
-        WORKER_BASE=$(cat "$PREFIX/current/.worker-base" 2>/dev/null) || WORKER_BASE=""
-        [ -n "$WORKER_BASE" ] || WORKER_BASE=/usr/bin/python3
+        WORKER_BASE=$(cat "$BASE_FILE" 2>/dev/null) || WORKER_BASE=/usr/bin/python3
+        usable_torch "$WORKER_BASE" >/dev/null || die "$WORKER_BASE, which the worker used, has no torch any more that can be used: name another with --worker-python, or take worker.python out of $CONFIG_FILE"
     elif [ -n "$configured" ]; then
         say "the configuration names the worker's interpreter, $configured; it is left as it is, and torch is not installed"
         OWN_TORCH=""
@@ -96,7 +99,7 @@ install_worker() {
         # shellcheck disable=SC2086  # a list of requirements
         pip_into "$1/worker/bin/python" --constraint "$TMPDIR/constraints.txt" $lacking
     fi
-    take_time "$1/worker/bin/python" -m compileall -q -j 2 -s "$1" -p "$PREFIX/current" "$1"/worker/lib >/dev/null || true
+    compile "$1" "$1/worker/lib"
 }
 
 # check_worker VENV: let the worker's interpreter load everything, as the service's user.

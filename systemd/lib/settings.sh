@@ -63,6 +63,7 @@ $(printf '%s\n' "$complaint" | sed 's/^/  /')"
 
 # place_config: put what was prepared in place, and keep what was there.
 place_config() {
+    if [ -n "$WORKER_BASE" ] && ! dry; then printf '%s\n' "$WORKER_BASE" >"$BASE_FILE"; fi
     if [ -z "$CONFIG_DIFFERS" ]; then return; fi
     if [ -e "$CONFIG_FILE" ]; then
         say "keeping the configuration as it was as $CONFIG_FILE.old"

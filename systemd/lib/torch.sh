@@ -12,6 +12,11 @@ torch_requirement() {
     printf '%s%s\n' "$found" "$suffix"
 }
 
+# cpu_index_answers PYTHON: whether the index of CPU builds can be reached.
+cpu_index_answers() {
+    "$1" -c "import urllib.request as u; u.urlopen('$TORCH_CPU_INDEX/torch/', timeout=10)" >/dev/null 2>&1
+}
+
 # install_torch VENV: the build without CUDA. A plain request can pull gigabytes of CUDA on x86-64.
 install_torch() {
     if ! dry && "$1/bin/python" -c 'import torch' >/dev/null 2>&1; then
@@ -22,7 +27,7 @@ install_torch() {
         say "would install $torch (CPU build) from $TORCH_CPU_INDEX"
         return
     fi
-    if "$1/bin/python" -c "import urllib.request as u; u.urlopen('$TORCH_CPU_INDEX/torch/', timeout=10)" >/dev/null 2>&1; then
+    if cpu_index_answers "$1/bin/python"; then
         say "installing $torch (CPU build) from $TORCH_CPU_INDEX"
         take_time "$1/bin/python" -m pip install -q --extra-index-url "$TORCH_CPU_INDEX" --constraint "$CONSTRAINTS" "$torch" numpy
         return

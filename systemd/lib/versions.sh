@@ -39,12 +39,9 @@ build() {
     if [ -n "$WORKER_BASE" ]; then install_worker "$made"; fi
     act rm -rf "$TMPDIR"
     unset TMPDIR PIP_NO_CACHE_DIR
-    # Without bytecode at hand every start compiles anew, in memory; it names the files as the service comes to know them.
-    say "compiling"
-    take_time "$made/bin/python" -m compileall -q -j 2 -s "$made" -p "$PREFIX/current" "$made"/lib >/dev/null || true
+    compile "$made" "$made/lib"
     act cp -R "$HERE/systemd" "$made/service"
     act rm -rf "$made/service/lib"
-    dry || printf '%s\n' "$WORKER_BASE" >"$made/.worker-base"
     # The worker is tried as the service's user.
     make_account "$HERE/systemd"
     check_worker "$made"
@@ -52,6 +49,12 @@ build() {
     act sync -f "$PREFIX/versions"
     act touch "$made/$COMPLETE"
     act sync -f "$PREFIX/versions"
+}
+
+# compile VENV FOLDER: without bytecode at hand every start compiles anew, in memory. It names the files as the service will know them.
+compile() {
+    say "compiling $2"
+    take_time "$1/bin/python" -m compileall -q -j 2 -x '/site-packages/pip/' -s "$1" -p "$PREFIX/current" "$2" >/dev/null || true
 }
 
 # point_at ID: let this version serve, in one step.

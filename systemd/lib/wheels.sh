@@ -23,9 +23,17 @@ bundle_wheels() {
     say "making the wheel of reconvene-agent"
     take_time "$work/venv/bin/python" -m pip wheel -q --no-deps --wheel-dir "$folder" "$HERE"
     say "fetching the wheels for $ARCH and Python $PYTHON_VERSION"
-    # shellcheck disable=SC2086  # the options of an index are several words
-    take_time "$work/venv/bin/python" "$HERE/systemd/lib/pip_for.py" "$ARCH" "$PYTHON_VERSION" "$CONSTRAINTS" "$folder" \
-        --extra-index-url "$TORCH_CPU_INDEX" "$(echo "$folder"/reconvene_agent-*.whl)$1" ${2:+"$2"}
+    set -- "$(echo "$folder"/reconvene_agent-*.whl)$1" ${2:+"$2"}
+    if [ $# -eq 2 ]; then
+        if cpu_index_answers "$work/venv/bin/python"; then
+            set -- --extra-index-url "$TORCH_CPU_INDEX" "$@"
+        else
+            say "$TORCH_CPU_INDEX cannot be reached; taking ${2%+cpu} from where pip is configured to look"
+            set -- "$1" "${2%+cpu}"
+        fi
+    fi
+    take_time "$work/venv/bin/python" "$HERE/systemd/lib/pip_for.py" "$ARCH" "$PYTHON_VERSION" "$CONSTRAINTS" "$folder" "$@"
+    if [ -n "$(find "$folder" -name 'nvidia_*.whl')" ]; then die "pip has fetched CUDA with torch: put a CPU build where pip can find it"; fi
     mkdir "$folder/.ci"
     cp "$CONSTRAINTS" "$folder/.ci"
     cp -R "$HERE/install.sh" "$HERE/systemd" "$folder"
