@@ -155,8 +155,8 @@ finish() {
             complain "$1"
             if [ -n "$CURRENT" ] && [ "$CURRENT" != "$1" ]; then
                 go_back
-                act rm -rf "$PREFIX/versions/$1"
-                die "the upgrade to $1 was taken back"
+                [ -z "$BUILT" ] || act rm -rf "$PREFIX/versions/$1"
+                die "the change to $1 was taken back"
             fi
             UNDO=""
             die "the service is installed and does not come up: sudo reconvene-agent doctor says what to do"

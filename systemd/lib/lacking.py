@@ -29,10 +29,8 @@ def main(constraints: Path, out: Path) -> None:
         if wanted.name == "numpy" and found and found.startswith("1."):
             wanted = Requirement("numpy>=1.26,<2")  # torch was built for this generation
         print(f"{wanted.name}{wanted.specifier}")
-    kept = []
-    for line in constraints.read_text().splitlines():
-        if line.strip() and not line.startswith("#") and canonicalize_name(Requirement(line).name) not in have:
-            kept.append(line)
+    lines = [line for line in constraints.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    kept = [line for line in lines if canonicalize_name(Requirement(line).name) not in have]
     kept += [f"{name}=={have[name]}" for name in ("torch", "onnxruntime-gpu") if name in have]
     out.write_text("\n".join(kept) + "\n")
 

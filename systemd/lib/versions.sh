@@ -3,6 +3,7 @@
 
 CURRENT=""     # the id of the version that serves, before and while something is changed
 COMPLETE=.complete
+BUILT=""       # whether this run has made the version that it installs
 
 serving() { readlink "$PREFIX/current" 2>/dev/null | sed 's#.*/##'; }
 

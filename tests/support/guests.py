@@ -57,7 +57,7 @@ class Guest:
 
     def __init__(self, *folders: Path) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="guest-", dir="/dev/shm"))
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by ``end``
         words = ["unshare", "-m", "bash", "-c", _BOOT, "boot", self._folder, self._folder.name, *folders]
         self._host = subprocess.Popen(
             list(map(str, words)), stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
