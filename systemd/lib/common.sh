@@ -62,7 +62,7 @@ need_packages() {
 }
 
 works_as_python() {
-    have "$1" && "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' >/dev/null 2>&1
+    have "$1" && [ "$("$1" -c 'import sys; print((3, 10) <= sys.version_info < (3, 14))' 2>/dev/null)" = True ]
 }
 
 find_python() {

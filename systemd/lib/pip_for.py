@@ -1,7 +1,7 @@
 """``pip download`` for another machine: ``python pip_for.py ARCH PYTHON CONSTRAINTS FOLDER ARGUMENT...``.
 
 pip picks wheels for the machine it is told of, but judges environment markers (``; platform_machine == "x86_64"``) by the one it
-runs on. That would leave out what the other one needs, and fetch CUDA for one that has none. So markers are told of the other one.
+runs on. That would leave out what the other one needs, and fetch CUDA for one that has none. So markers see the other one.
 """
 
 from __future__ import annotations

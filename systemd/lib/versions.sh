@@ -31,6 +31,7 @@ build() {
         return
     fi
     say "making $made with $("$PYTHON" --version)"
+    BUILT=yes
     act rm -rf "$made"
     # pip unpacks where TMPDIR says, and /tmp may be a small part of the memory.
     export TMPDIR="$made/tmp" PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore

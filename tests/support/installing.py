@@ -25,6 +25,7 @@ def installer(*words: object, cwd: Path = CHECKOUT, seconds: float = 60.0, **env
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
+        check=False,
         timeout=seconds,
         cwd=cwd,
         env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", **environment},
