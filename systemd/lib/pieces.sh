@@ -91,5 +91,11 @@ remove_account() {
     if grep -q "^$ACCOUNT:" /etc/group; then act groupdel "$ACCOUNT"; fi
 }
 
-start_service() { if systemd_runs; then act systemctl start --no-block "$SERVICE"; fi; }
+# A version that has failed again and again uses up the starts that systemd allows; those of the next one count anew.
+start_service() {
+    if systemd_runs; then
+        dry || systemctl reset-failed "$SERVICE" 2>/dev/null || true
+        act systemctl start --no-block "$SERVICE"
+    fi
+}
 stop_service() { if systemd_runs && [ -e "/etc/systemd/system/$SERVICE.service" ]; then act systemctl stop "$SERVICE"; fi; }

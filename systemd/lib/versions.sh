@@ -106,7 +106,7 @@ answers() {
 
 complain() {
     say "$1 has not come up within $WAIT_S s. Its last words:"
-    journalctl -u "$SERVICE" -n 15 --no-pager -o cat 2>/dev/null | sed 's/^/    /' >&2 || true
+    journalctl -u "$SERVICE" -n 25 --no-pager -o cat 2>/dev/null | sed 's/^/    /' >&2 || true
 }
 
 # go_back: let the version serve again that did before, as it was.

@@ -29,7 +29,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def guest(tmp_path_factory: pytest.TempPathFactory, wheels: Path) -> Iterator[Guest]:
+def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
     """Return a booted guest that sees the checkout and all that the tests make."""
     if reason := why_not():
         pytest.skip(reason)

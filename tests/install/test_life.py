@@ -59,12 +59,15 @@ def test_an_upgrade_that_does_not_come_up_goes_back_by_itself(board: Board, whee
         wheels, tmp_path / "broken", "0.3.0", "reconvene_agent/daemon/__main__.py", "def main(", "1 / 0\n\ndef main("
     )
     unit = broken / "systemd/reconvene-agent.service"
-    unit.write_text(unit.read_text() + "# a unit of its own\n")
+    # It uses up all the starts that systemd allows.
+    unit.write_text(unit.read_text().replace("RestartSec=5\n", "RestartSec=100ms\n"))
+    assert "=100ms" in unit.read_text()
     (broken / "systemd/extra.slice").write_text("[Slice]\n")
     before = board.read(UNIT), board.read("/etc/reconvene-agent/config.toml")
     done = board.install(broken, "upgrade", "--wait", "8", "--broker", "mqtt://127.0.0.1:2")
     assert done.code == 1
     assert "ZeroDivisionError" in done.err
+    assert "Start request repeated too quickly" in done.err
     assert "the change to 0.3.0" in done.err.splitlines()[-1]
     assert "was taken back" in done.err.splitlines()[-1]
     assert board.version() == "0.1.0"
