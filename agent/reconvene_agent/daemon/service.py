@@ -25,7 +25,7 @@ from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.kernel.files import HOST
 from reconvene_agent.core.requests import Board
 from reconvene_agent.core.topics import SERVICE, Topics
-from reconvene_agent.daemon import announce, events, identity, logs, order, tls
+from reconvene_agent.daemon import announce, events, identity, logs, order, state_format, tls
 from reconvene_agent.daemon.agent import Agent
 from reconvene_agent.daemon.control import ControlServer, Word
 from reconvene_agent.daemon.executor import Executor
@@ -118,7 +118,8 @@ def serve(source: Path | None) -> int:
     Raises:
         AgentError: it cannot start; the message says why.
     """
-    with only_one(config.load(source).state_dir):
+    with only_one(state := config.load(source).state_dir):
+        state_format.claim(state)
         adopted = _come_up(source)
         settings = adopted.config
         logs.set_up(settings.agent.log_level, settings.agent.log_format)

@@ -42,6 +42,16 @@ def test_a_second_daemon_on_the_same_state(tmp_path: Path) -> None:
         assert first.status()["state"] == "idle"
 
 
+def test_the_state_of_a_newer_agent(tmp_path: Path) -> None:
+    made = Daemon(tmp_path)
+    made.state.mkdir(exist_ok=True)
+    (made.state / "format").write_text("2\n")
+    code, lines = failed_start(made)
+    assert (code, len(lines)) == (EXIT_CODES[ErrorCode.UNSUPPORTED], 1)
+    assert f"the state in {made.state} was written by a newer reconvene-agent" in lines[0]
+    assert not list(made.state.glob("*.db"))
+
+
 def test_a_tls_file_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("rubbish")
     code, lines = failed_start(Daemon(tmp_path, "mqtts://nowhere", broker={"ca_file": str(tmp_path / "ca.pem")}))
