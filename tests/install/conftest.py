@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support.guests import Guest, why_not
+from support.doubles import Double, why_not
 from support.installing import CHECKOUT, SYSTEM_PYTHON, Board, installer
 
 
@@ -29,16 +29,16 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Double]:
     """Return a booted guest that sees the checkout and all that the tests make."""
     if reason := why_not():
         pytest.skip(reason)
-    with Guest(CHECKOUT, tmp_path_factory.getbasetemp()) as booted:
+    with Double(CHECKOUT, tmp_path_factory.getbasetemp()) as booted:
         # What lies in root's home and is borrowed by a test's interpreter is to be seen by the service's user as well.
         booted.run("chmod", "755", "/root", *(CHECKOUT.parents), tmp_path_factory.getbasetemp())
         yield booted
 
 
 @pytest.fixture(scope="module")
-def board(guest: Guest) -> Board:
+def board(guest: Double) -> Board:
     return Board(guest)

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 from support.commandline import Ended
-from support.guests import Guest
+from support.doubles import Double
 
 CHECKOUT = Path(__file__).parents[2]
 INSTALLER = CHECKOUT / "install.sh"
@@ -60,7 +60,7 @@ def altered(wheels: Path, out: Path, version: str, file: str = "", before: str =
 class Board:
     """A guest on which the agent is installed from folders of wheels."""
 
-    def __init__(self, guest: Guest) -> None:
+    def __init__(self, guest: Double) -> None:
         self.guest = guest
 
     def install(self, wheels: Path, *words: object) -> Ended:

@@ -52,8 +52,8 @@ def why_not() -> str:
     return f"no {' and no '.join(missing)} here: apt install systemd-container" if missing else ""
 
 
-class Guest:
-    """A booted guest; ``folders`` of this machine are seen inside, read-only, at the same paths."""
+class Double:
+    """A booted double of this machine; ``folders`` of this machine are seen inside, read-only, at the same paths."""
 
     def __init__(self, *folders: Path) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="guest-", dir="/dev/shm"))
@@ -119,7 +119,7 @@ class Guest:
                 until(lambda folder=folder: _removed(folder))
         self._folder.rmdir()
 
-    def __enter__(self) -> Guest:
+    def __enter__(self) -> Double:
         return self
 
     def __exit__(self, *_: object) -> None:
