@@ -133,6 +133,10 @@ run_tests() {
     missing=""
     have mosquitto || missing="mosquitto"
     have openssl || missing="$missing openssl"
+    if is_root && have apt-get; then # the service is tested in a guest, which only root can boot
+        have systemd-nspawn || missing="$missing systemd-container"
+        have debootstrap || missing="$missing debootstrap"
+    fi
     # shellcheck disable=SC2086  # a list of packages
     [ -z "$missing" ] || need_packages $missing
     set_up worker,demo,signing,test

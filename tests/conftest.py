@@ -23,7 +23,7 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, databas
 settings.load_profile("repeatable")
 
 # What takes long to make and serves tests of several files.
-DEAR_FIXTURES = ("disturbed", "prepared")
+DEAR_FIXTURES = ("disturbed", "prepared", "guest")
 
 
 @pytest.hookimpl(tryfirst=True)
