@@ -142,12 +142,18 @@ run_tests() {
     set_up worker,demo,signing,test
     bin="$HERE/.venv/bin"
     cd "$HERE"
+    guest="${XDG_CACHE_HOME:-$HOME/.cache}/reconvene-agent/debian-bookworm"
+    if is_root && have debootstrap && have systemd-nspawn; then
+        # Whether it could be made, the tests say.
+        tests/systemd/make_root.sh "$guest" >/dev/null 2>&1 &
+    fi
     say "ruff, mypy, import contracts, shellcheck"
     "$bin/ruff" check .
     "$bin/ruff" format --check .
     "$bin/mypy"
     "$bin/lint-imports" --no-cache
-    "$bin/shellcheck" install.sh .ci/run
+    "$bin/shellcheck" install.sh .ci/run tests/systemd/*.sh
+    wait
     say "tests"
     PATH="$bin:$PATH" "$bin/python" -m pytest -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder "$@"
 }

@@ -12,7 +12,7 @@ from support.daemons import TOPICS, Fleet
 from support.guests import STATE, UNIT, Guest
 from support.waiting import until
 
-pytestmark = pytest.mark.systemd
+pytestmark = [pytest.mark.systemd, pytest.mark.timeout(400)]
 
 
 def other_process(guest: Guest, before: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from support.guests import HOME, STATE, UNIT, Guest
 
-pytestmark = pytest.mark.systemd
+pytestmark = [pytest.mark.systemd, pytest.mark.timeout(400)]
 
 PROBES = f"{HOME}/checkout/tests/systemd/probes.py"
 # In a container root itself may not do these, so that nothing shows that the attempt is a fair one.
