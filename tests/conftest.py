@@ -23,6 +23,10 @@ settings.register_profile("repeatable", derandomize=True, deadline=None, databas
 settings.load_profile("repeatable")
 
 
+# Folders whose files share what takes long to make.
+TOGETHER = ("tests/cli", "tests/systemd")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the files with whole runs first, so that no process is left alone with one at the end."""
     long = {item.path for item in items if item.get_closest_marker("slow")}
@@ -31,9 +35,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Share tests out to processes by file, as ``--dist loadfile`` says, but those of the command line in one piece.
+    """Share tests out to processes by file, as ``--dist loadfile`` says, but those of some folders in one piece.
 
-    They share runs that take long to make. Marks of groups (``--dist loadgroup``) do nothing with pytest 9.2 and xdist 3.8.
+    Marks of groups (``--dist loadgroup``) do nothing with pytest 9.2 and xdist 3.8.
     """
     if config.getoption("dist") != "loadfile":
         return None
@@ -42,7 +46,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Sharing(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file: str = super()._split_scope(nodeid)
-            return "tests/cli" if file.startswith("tests/cli/") and not file.endswith("/test_demo.py") else file
+            together = next((folder for folder in TOGETHER if file.startswith(f"{folder}/")), None)
+            return together if together is not None and not file.endswith("/test_demo.py") else file
 
     return Sharing(config, log)
 

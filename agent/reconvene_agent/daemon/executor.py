@@ -19,7 +19,7 @@ from reconvene_agent.core.job import Command
 from reconvene_agent.core.kernel.files import HOST
 from reconvene_agent.core.kernel.throttling import held_down
 from reconvene_agent.core.profile import Profile
-from reconvene_agent.core.protocol import TimeRequest
+from reconvene_agent.core.protocol import Request, TimeRequest
 from reconvene_agent.core.requests import memory_limits, runtime
 from reconvene_agent.daemon import drift, events, launch, logs, order
 from reconvene_agent.daemon import effects as do
@@ -70,6 +70,7 @@ class Executor:
         self._unsaved: dict[str, Command] = {}
         self._records: list[do.Record] = []  # of the effects that are being done
         self._unexposed = False
+        self._unconfined = False
         self.outbox = Outbox(connection, spool)
         self.done = False
         self.again = False
@@ -169,11 +170,23 @@ class Executor:
             self._inbox.post_now(events.Launched(key, memory_limits(request)))
             log = partial(_log.getChild("worker").info, "%s", extra=logs.about(effect.command.label))
             self._worker = WorkerProcess(key, request, self._inbox.post, log, self._config.worker.python, threads)
+            self._enclose(self._worker, request)
         except AgentError as error:
             self._inbox.post_now(events.LaunchFailed(key, error.code, error.message))
         except OSError as error:
             detail = f"the worker cannot be started: {error.strerror or error}"
             self._inbox.post_now(events.LaunchFailed(key, ErrorCode.INTERNAL, detail))
+
+    def _enclose(self, worker: WorkerProcess, request: Request) -> None:
+        """Limit the worker's memory, where that can be done; that it cannot is said once."""
+        from reconvene_agent.daemon import confinement
+
+        try:
+            confinement.enclose(worker.pid, confinement.limit_mb(request))
+        except AgentError as error:
+            if not self._unconfined:
+                _log.info("workers have no memory limit of their own: %s", error)
+            self._unconfined = True
 
     def _time_model(self, _effect: do.TimeModel) -> None:
         compute = runtime(self._profile, probe_device(self._config.state_dir))

@@ -59,6 +59,11 @@ def memory_limits(root: Path, process: str = "self") -> list[MemoryLimit]:
     return limits
 
 
+def own_group(root: Path) -> Path | None:
+    """Return the folder of the version 2 group that this process is in, or None where there is none."""
+    return next((folder for folder in _v2_groups(root) if (folder / "cgroup.procs").exists()), None)
+
+
 def cpu_quota(root: Path) -> float | None:
     """Return how many processors' time this process may use, or None when no group limits it."""
     shares: list[float] = []
