@@ -27,10 +27,17 @@ settings.load_profile("repeatable")
 TOGETHER = ("tests/cli", "tests/systemd")
 
 
+def piece(file: str) -> str:
+    """Return what is not divided and keeps its order: a file's folder, where that shares something, or the file."""
+    together = next((folder for folder in TOGETHER if file.startswith(f"{folder}/")), None)
+    return together if together is not None and not file.endswith("/test_demo.py") else file
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files with whole runs first, so that no process is left alone with one at the end."""
-    long = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in long)
+    """Put the pieces with whole runs first, so that no process is left alone with one at the end."""
+    pieces = {item: piece(item.nodeid.split("::")[0]) for item in items}
+    long = {pieces[item] for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: pieces[item] not in long)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -45,9 +52,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Sharing(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file: str = super()._split_scope(nodeid)
-            together = next((folder for folder in TOGETHER if file.startswith(f"{folder}/")), None)
-            return together if together is not None and not file.endswith("/test_demo.py") else file
+            return piece(super()._split_scope(nodeid))
 
     return Sharing(config, log)
 

@@ -83,6 +83,7 @@ class Guest:
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         own = Path(sys.base_prefix) != Path("/usr")
         base = f"{HOME}/python/bin" if own else "/usr/bin"
+        (at / "current").symlink_to("venv")
         (at / "venv/bin/python").symlink_to(f"{base}/{version}")
         (at / "venv/pyvenv.cfg").write_text(f"home = {base}\n")
         packages = at / "venv/lib" / version / "site-packages"
