@@ -1,8 +1,8 @@
 """Is the pruned model cheaper to train than the dense one? VGG-16 at sparsity 0.9, inputs per second and peak memory.
 
 All are trained by `reconvene-agent specialize` on the same random images, in turn, as a user would; the ratios are of medians.
-With a width multiplier of 0.7 the pruned model has to train twice as fast in half the memory: fails where it does not. Sparsity
-alone leaves the first, sensitive layers as they are, whose activations are most of the memory.
+The pruned model has to train twice as fast in half the memory, by the method's defaults and in the paper's reading: fails where
+it does not. With more inputs at a time the activations of the first, sensitive layers would outweigh what pruning saves.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ SIDES = {
 }
 """What is trained: by the method's defaults, in the paper's reading, with a width multiplier, and held to half the memory of the
 dense model."""
+PROMISED = ("by default", "as the paper")
 
 
 def agent(*words: str) -> Any:
@@ -73,8 +74,8 @@ def main() -> int:
         faster, share = speed[side] / speed["dense"], memory[side] / memory["dense"]
         figures = f"{speed[side]:6.0f} images/s {memory[side]:6.0f} MiB above the libraries"
         print(f"{side:<14}{figures}   {faster:5.2f}× as fast in {share:.2f}× the memory")
-    promised = "and ×0.7"
-    return 0 if speed[promised] >= 2 * speed["dense"] and memory[promised] <= memory["dense"] / 2 else 1
+    held = all(speed[side] >= 2 * speed["dense"] and memory[side] <= memory["dense"] / 2 for side in PROMISED)
+    return 0 if held else 1
 
 
 if __name__ == "__main__":
