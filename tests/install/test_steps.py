@@ -71,7 +71,7 @@ def test_a_dry_run_tells_every_step(tmp_path: Path) -> None:
         "would check that ",
         "would write /etc/reconvene-agent/config.toml",
         "with broker.url mqtts://b:8883",
-        "would run: put ",
+        "reconvene-agent.service /etc/systemd/system/",
         "would run: ln -sfn versions/",
         "would run: mv -T ",
         "would run: ln -sfn /",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import random
 import signal
+from collections.abc import Iterator
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -24,11 +26,14 @@ EPOCHS_PER_KILL = 4
 
 
 @pytest.fixture(scope="module")
-def processes() -> ForkServerContext:
+def processes() -> Iterator[ForkServerContext]:
     """Return what starts processes that have the libraries already: to load them takes longer than these runs."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    return context
+    yield context
+    # Other tests of this process count its children.
+    forkserver._forkserver._stop()
+    resource_tracker._resource_tracker._stop()
 
 
 class Attempt:
