@@ -54,10 +54,14 @@ def why_not() -> str:
 
 
 def make_root() -> Path:
-    """Return the Debian that guests start from, made where it is not there; skip the test where it cannot be made."""
+    """Return the Debian that guests start from, made where it is not there; skip the test where it cannot be made or run."""
     made = subprocess.run([CHECKOUT / "tests/systemd/make_root.sh", CACHE], check=False, capture_output=True, text=True)
     if made.returncode:
         pytest.skip(f"NOT TESTED: the service under systemd, since debootstrap failed: {made.stderr.strip()[-200:]}")
+    words = ("systemd-nspawn", "-q", f"--directory={CACHE}", "--read-only", "--register=no", "--keep-unit", "--console=pipe")
+    tried = subprocess.run([*words, "/bin/true"], capture_output=True, text=True, timeout=60, check=False)
+    if tried.returncode:
+        pytest.skip(f"NOT TESTED: the service under systemd, since systemd-nspawn cannot run here: {tried.stderr.strip()[-200:]}")
     return CACHE
 
 
