@@ -47,10 +47,22 @@ def words(bundle: Path, tmp_path: Path) -> tuple[object, ...]:
     return ("prune", bundle, "--sparsity", 0.9, "--out", tmp_path / "out", "--json", "--config")
 
 
+def children() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
+
+
+@pytest.fixture
+def others() -> set[psutil.Process]:
+    """Return the children that there are already: another test's, which shares the process."""
+    return children()
+
+
 # --- how a worker ends -------------------------------------------------------------------------------------------------------
 
 
-def test_a_result_is_handed_back_and_the_signals_are_as_they_were(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_result_is_handed_back_and_the_signals_are_as_they_were(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], others: set[psutil.Process]
+) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     limits = WorkerSection(
         python=honest(tmp_path / "python", "channel.progress(Step.PLAN, 0.5, 'half')\nreturn {'x': [1, None]}")
@@ -58,7 +70,7 @@ def test_a_result_is_handed_back_and_the_signals_are_as_they_were(tmp_path: Path
     assert run_worker(NOBODY, limits, threads=1) == {"x": [1, None]}
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     assert capsys.readouterr() == ("", "plan       50% half\n")
-    until(lambda: not psutil.Process().children(recursive=True))
+    until(lambda: not children() - others)
 
 
 @pytest.mark.parametrize("code", [code for code in ErrorCode if code is not ErrorCode.INTERRUPTED])
@@ -158,7 +170,9 @@ def test_what_a_worker_mutters_is_for_debug_only(debug: bool, tmp_path: Path, ca
     assert sorted(err.splitlines()) == (["and this", "muttered"] if debug else [])
 
 
-def test_nobody_reading_progress_any_more_ends_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_reading_progress_any_more_ends_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: set[psutil.Process]
+) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     limits = WorkerSection(python=honest(tmp_path / "python", DEAF))
@@ -166,7 +180,7 @@ def test_nobody_reading_progress_any_more_ends_the_worker(tmp_path: Path, monkey
         monkeypatch.setattr("sys.stderr", closed)
         with pytest.raises(BrokenPipeError):
             run_worker(NOBODY, limits, threads=1)
-    until(lambda: not psutil.Process().children(recursive=True))
+    until(lambda: not children() - others)
 
 
 # --- signals -----------------------------------------------------------------------------------------------------------------
@@ -248,7 +262,7 @@ class Told:
 
 
 def test_a_hot_board_pauses_the_run_which_goes_on_by_itself(
-    board: StrainedBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    board: StrainedBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: set[psutil.Process]
 ) -> None:
     told = Told({"start 1": lambda: board.fares(90.0), "paused: ": lambda: board.fares(60.0)})
     monkeypatch.setattr("sys.stderr", told)
@@ -256,7 +270,7 @@ def test_a_hot_board_pauses_the_run_which_goes_on_by_itself(
     assert run_worker(NOBODY, limits, 1, guard=Guard(THERMAL)) == {"starts": 2}
     paused = "paused: the board is too hot: 90 °C, over 80; goes on below 70"
     assert told.lines == ["warning: start 1", paused, "going on", "warning: start 2"]
-    until(lambda: not psutil.Process().children(recursive=True))
+    until(lambda: not children() - others)
 
 
 def test_a_run_does_not_start_on_a_weak_supply_and_ctrl_c_ends_the_wait(
