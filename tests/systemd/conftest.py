@@ -34,7 +34,7 @@ data = "digits.npz"
 TRAINED = 600
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def absent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
     """Return the broker that the service is told of; the first test that needs it starts it."""
     broker = Mosquitto(tmp_path_factory.mktemp("mosquitto"))
@@ -42,7 +42,7 @@ def absent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
     broker.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def guest(tmp_path_factory: pytest.TempPathFactory, absent: Mosquitto) -> Iterator[Guest]:
     """Return a guest in which the service has been started by its boot, with a bundle and data to train on."""
     if reason := guests.why_not():
