@@ -11,28 +11,14 @@ from reconvene_agent.daemon.running import RunningJob
 from reconvene_agent.daemon.status import Broker
 from reconvene_agent.daemon.supervision import Supervision
 from support.agents import IDENTITY, WALL
-from support.values import device, release
+from support.values import STATUS_KEYS, device, release
 
-KEYS = [
-    "state",
-    "device_id",
-    "version",
-    "uptime_s",
-    "updated_at",
-    "broker",
-    "job",
-    "paused",
-    "updated",
-    "release",
-    "device",
-    "problems",
-]
 NOW = Now(WALL, 160.0)
 
 
 def test_before_anything_is_known() -> None:
     document = status.document(IDENTITY, NOW, 100.0, "idle", Broker(""), None, None, None, [])
-    assert list(document) == KEYS
+    assert list(document) == STATUS_KEYS
     assert (document["job"], document["release"], document["device"], document["problems"]) == (None, None, None, [])
     assert (document["uptime_s"], document["updated_at"]) == (60.0, "2026-01-01T00:00:00.000Z")
 

@@ -51,6 +51,12 @@ RELEASE = {
     "sparsity": 0.9,
 }
 
+STATUS_KEYS = [
+    *("state", "device_id", "version", "uptime_s", "updated_at", "broker", "job", "paused", "updated", "release", "device"),
+    "problems",
+]
+"""What the status document holds, in its order."""
+
 
 def device(cores: int = 4, available_mb: float = 1000.0, free_mb: float = 4000.0) -> Device:
     """Return a board."""

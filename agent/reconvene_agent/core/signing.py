@@ -48,12 +48,6 @@ class Sig(Struct, frozen=True):
         return f"{self.key}:{self.nonce}"
 
 
-class _Signed(Struct, frozen=True):
-    issued_at: Moment
-    expires_at: Moment
-    sig: Sig
-
-
 def signed_bytes(op: str, device: str, command_id: str, request: Mapping[str, Any], nonce: str) -> bytes:
     """Return what is signed of a command.
 

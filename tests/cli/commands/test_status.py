@@ -15,23 +15,11 @@ from support.brokers import Mosquitto, free_port
 from support.commandline import Cli, Ended, Running, command, configured
 from support.daemons import Daemon, Fleet
 from support.shelves import publish, serving
+from support.values import STATUS_KEYS
 from support.waiting import until
 from support.workers import honest
 
-KEYS = {
-    "state",
-    "device_id",
-    "version",
-    "uptime_s",
-    "updated_at",
-    "broker",
-    "job",
-    "paused",
-    "updated",
-    "release",
-    "device",
-    "problems",
-}
+KEYS = set(STATUS_KEYS)
 JOB = {"op", "id", "status", "step", "progress", "note", "attempt", "elapsed_s"}
 RELEASE = {
     "version", "architecture", "bundle", "sparsity", "precision", "bytes", "sha256", "params", "macs", "accuracy", "latency_ms",
