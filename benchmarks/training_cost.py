@@ -1,9 +1,7 @@
 """Is the pruned model cheaper to train than the dense one? VGG-16 at sparsity 0.9, inputs per second and peak memory.
 
 All are trained by `reconvene-agent specialize` on the same random images, in turn, as a user would; the ratios are of medians.
-In the paper's reading, and with a width multiplier, the pruned model has to train twice as fast in half the memory: fails
-where it does not. By the method's defaults, which keep more filters, the activations of the first, sensitive layers hold it a
-little above half.
+Fails where a pruned model does not train twice as fast as the dense one in half its memory.
 """
 
 from __future__ import annotations
@@ -29,11 +27,8 @@ SIDES = {
     "by default": ("--sparsity", "0.9"),
     "as the paper": ("--sparsity", "0.9", "--width", "density", "--sensitive", "dense", "--width-multiple", "1"),
     "and ×0.7": ("--sparsity", "0.9", "--width-multiplier", "0.7"),
-    "in half": ("--sparsity", "0.9"),
 }
-"""What is trained: by the method's defaults, in the paper's reading, with a width multiplier, and held to half the memory of the
-dense model."""
-PROMISED = ("as the paper", "and ×0.7")
+"""What is trained: by the method's defaults, in the paper's reading, and with a width multiplier."""
 
 
 def agent(*words: str) -> Any:
@@ -61,10 +56,9 @@ def main() -> int:
         agent("bundle", "create", "--model", "vgg16", "--input", "3x32x32", "--classes", str(CLASSES), "--seed", "0", bundle)
         for number in range(rounds):
             for side, knobs in SIDES.items():
-                half = 0.5 * found["dense"][0]["memory_mb"] if side == "in half" else 1e6
                 run = agent(
                     *("specialize", "--bundle", bundle, "--data", data, "--out", f"{name}/{side}-{number}"),
-                    *(*knobs, "--training-memory-mb", str(half), "--epochs", "2", "--learning-rate", "0.01"),
+                    *(*knobs, "--training-memory-mb", "1e6", "--epochs", "2", "--learning-rate", "0.01"),
                 )
                 found[side].append(run["training"])
     speed, memory = (
@@ -75,7 +69,7 @@ def main() -> int:
         faster, share = speed[side] / speed["dense"], memory[side] / memory["dense"]
         figures = f"{speed[side]:6.0f} images/s {memory[side]:6.0f} MiB above the libraries"
         print(f"{side:<14}{figures}   {faster:5.2f}× as fast in {share:.2f}× the memory")
-    held = all(speed[side] >= 2 * speed["dense"] and memory[side] <= memory["dense"] / 2 for side in PROMISED)
+    held = all(speed[side] >= 2 * speed["dense"] and memory[side] <= memory["dense"] / 2 for side in SIDES if side != "dense")
     return 0 if held else 1
 
 

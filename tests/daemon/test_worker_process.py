@@ -127,6 +127,7 @@ def test_its_surroundings(start: Start, monkeypatch: pytest.MonkeyPatch) -> None
     assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"} & environment.keys()
     assert (environment["OMP_NUM_THREADS"], environment["PYTHONSAFEPATH"]) == ("3", "1")
     assert environment["GOMP_SPINCOUNT"] == "10000"
+    assert "tcache_count=0" in environment["GLIBC_TUNABLES"]
     assert environment["ANYTHING_ELSE"] == "kept"
     assert talk.said[-1].result["cwd"] == "/"
 

@@ -18,7 +18,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from reconvene_agent.core import protocol
+from reconvene_agent.core import heap, protocol
 from reconvene_agent.core.errors import AgentError
 from reconvene_agent.core.protocol import Ready, Request, Stop, Upward
 from reconvene_agent.daemon import oom
@@ -223,10 +223,11 @@ _OURS = frozenset({"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "RECONVENE_
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Return the worker's environment: threads as the profile wants them, no import from the current folder.
+    """Return the worker's environment: threads as the profile wants them, no import from the current folder, little memory.
 
     Threads that wait for each other spin for some microseconds only, then sleep. By default OpenMP's spin far longer, which on a
     board with other work to do keeps from the processor the very thread that they wait for.
     """
     inherited = {name: value for name, value in os.environ.items() if name not in _OURS}
-    return {**inherited, "OMP_NUM_THREADS": str(max(1, threads)), "GOMP_SPINCOUNT": SPINS, "PYTHONSAFEPATH": "1"}
+    ours = {"OMP_NUM_THREADS": str(max(1, threads)), "GOMP_SPINCOUNT": SPINS, "PYTHONSAFEPATH": "1"}
+    return heap.kept_together({**inherited, **ours})

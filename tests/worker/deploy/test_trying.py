@@ -14,6 +14,7 @@ import msgspec
 import psutil
 import pytest
 
+from reconvene_agent.core import heap
 from reconvene_agent.core.protocol import Runtime
 from reconvene_agent.worker.deploy import trying
 from reconvene_agent.worker.deploy.trial import Task
@@ -99,6 +100,14 @@ def test_one_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_one_that_fails_says_how(code: str, complaint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site(tmp_path, monkeypatch, code)
     with pytest.raises(TrialFailed, match=complaint):
+        try_model(product(64), RUNTIME, 0.05, None, nothing)
+
+
+def test_it_keeps_its_memory_as_any_application_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site(tmp_path, monkeypatch, "import os; os.write(2, repr(os.environ.get('GLIBC_TUNABLES')).encode()); os._exit(1)")
+    for name, value in heap.kept_together({}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TrialFailed, match=r": None$"):
         try_model(product(64), RUNTIME, 0.05, None, nothing)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from reconvene_agent.core import heap
 from reconvene_agent.core.protocol import Runtime
 from reconvene_agent.worker.deploy.trial import Outcome, Task
 
@@ -43,7 +44,7 @@ def try_model(model: bytes, runtime: Runtime, seconds: float, memory_mb: float |
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 pass_fds=(file.fileno(),),
-                env={**os.environ, "PYTHONSAFEPATH": "1"},
+                env={**heap.as_usual(os.environ), "PYTHONSAFEPATH": "1"},
             )
     except OSError as error:
         raise TrialFailed(error.strerror or str(error)) from error

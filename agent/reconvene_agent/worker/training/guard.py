@@ -17,8 +17,8 @@ SMALLEST = 8
 MIB = 2**20
 OVERHEAD = 20 * MIB
 """What PyTorch takes for itself once it has done a first step: threads, and kernels made for the shapes at hand."""
-SCATTERED = 1.5
-"""Times the estimate that training takes where freed memory lies about in pieces: 1.0 to 1.55 for the built-in models."""
+SCATTERED = 1.25
+"""Times the estimate that training takes where freed memory lies about in pieces: 1.0 to 1.3 for the built-in models."""
 
 
 class Share(NamedTuple):
