@@ -14,31 +14,31 @@ from msgspec import UNSET
 from reconvene_agent.core import updatable
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.config import Config
-from reconvene_agent.core.device import Device
+from reconvene_agent.core.device import Device, Strain
 from reconvene_agent.core.errors import UsageError
 from reconvene_agent.core.job import Command
 from reconvene_agent.core.messages import decode_object
 from reconvene_agent.core.overlay import Overlay
 from reconvene_agent.core.topics import CommandTopic
-from reconvene_agent.daemon import announce, drift, events, reports, status
 from reconvene_agent.daemon import effects as do
-from reconvene_agent.daemon.alarms import Alarms, Name
-from reconvene_agent.daemon.commands import Commands
-from reconvene_agent.daemon.deployed import Deployed
-from reconvene_agent.daemon.drift import Drift
+from reconvene_agent.daemon import events
+from reconvene_agent.daemon.board import drift
+from reconvene_agent.daemon.board.drift import Drift
+from reconvene_agent.daemon.board.pauses import Guard
+from reconvene_agent.daemon.board.vitals import Vitals
+from reconvene_agent.daemon.commands.life import Commands
 from reconvene_agent.daemon.effects import Effect
-from reconvene_agent.daemon.events import Event
-from reconvene_agent.daemon.identity import Identity
-from reconvene_agent.daemon.pauses import Guard
-from reconvene_agent.daemon.probe.strain import Strain
-from reconvene_agent.daemon.status import Broker
-from reconvene_agent.daemon.trust import Trust
-from reconvene_agent.daemon.vitals import Vitals
-from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
+from reconvene_agent.daemon.events import Event, WorkerEnded, WorkerSaid
+from reconvene_agent.daemon.reporting import announce, reports, status
+from reconvene_agent.daemon.reporting.alarms import Alarms, Name
+from reconvene_agent.daemon.reporting.deployed import Deployed
+from reconvene_agent.daemon.reporting.identity import Identity
+from reconvene_agent.daemon.reporting.status import Broker
+from reconvene_agent.daemon.security.trust import Trust
 
 if TYPE_CHECKING:  # it takes memory, which only those give it who have switched it on
-    from reconvene_agent.daemon.certificate import Certificate
-    from reconvene_agent.daemon.homeassistant import HomeAssistant
+    from reconvene_agent.daemon.reporting.homeassistant import HomeAssistant
+    from reconvene_agent.daemon.security.certificate import Certificate
 
 NO_OVERLAY = Overlay()
 SETTLE_S = 0.5
