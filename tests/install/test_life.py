@@ -17,7 +17,9 @@ STATE = "/var/lib/reconvene-agent"
 
 def newer(wheels: Path, tmp_path: Path) -> Path:
     """Return wheels of a version whose state the present one does not know."""
-    return altered(wheels, tmp_path / "newer", "0.2.0", "reconvene_agent/daemon/storage/state_format.py", "FORMAT = 1", "FORMAT = 2")
+    return altered(
+        wheels, tmp_path / "newer", "0.2.0", "reconvene_agent/daemon/storage/state_format.py", "FORMAT = 1", "FORMAT = 2"
+    )
 
 
 def test_an_installation_without_a_network(board: Board, wheels: Path) -> None:

@@ -219,7 +219,7 @@ class Agent:
         yield from self._drift.sampled(event.device.memory.available_mb, now)
         serving = self._deployed.release
         if self._config.drift.auto and self._drift.unfit and serving is not None:
-            yield from self._commands.drifted(serving, now)
+            yield from self._commands.arrivals.drifted(serving, now)
         yield from self._vitals.sampled(event.device, event.held_down, now.wall)
         if self._config.prometheus.textfile:
             yield do.Expose(self.status(now), event.figures, now.wall)
@@ -241,7 +241,9 @@ class Agent:
         yield from self._drift.deployed(event.release)
 
     def _on_data_counted(self, event: events.DataCounted, now: Now) -> Effects:
-        yield from self._commands.new_data(event.census, self._deployed.release, self._config.specialize.new_data_share, now)
+        yield from self._commands.arrivals.new_data(
+            event.census, self._deployed.release, self._config.specialize.new_data_share, now
+        )
 
     def _on_status_asked(self, event: events.StatusAsked, now: Now) -> Effects:
         yield do.Answer(event.ticket, self.status(now))
@@ -296,7 +298,7 @@ class Agent:
                 yield from self._health(now)
             return
         if self._home is not None and event.topic in self._home.filters:
-            yield from self._home.received(event, self._commands.receive, now)
+            yield from self._home.received(event, self._commands.arrivals.receive, now)
             return
         topic = self._topics.parse_command(event.topic)
         if topic == HEALTH_CHECK:
@@ -307,7 +309,7 @@ class Agent:
             return
         if self._settle_at is not None:
             self._settle_at = min(now.mono + SETTLE_S, self._settle_by)
-        yield from self._commands.receive(event, topic, now)
+        yield from self._commands.arrivals.receive(event, topic, now)
 
     def _says_down(self, raw: bytes | None) -> bool:
         """Whether a health message is not our own ``up``: the last will of an earlier session, say."""
