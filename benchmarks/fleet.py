@@ -27,7 +27,7 @@ from reconvene_agent.cli.fleet.picture import Picture
 from reconvene_agent.cli.fleet.rollout import FORMAT, Order, Record, Rollout, Share, Target
 from reconvene_agent.core.job import Status
 from reconvene_agent.core.topics import Topics, of_any_device
-from reconvene_agent.daemon.link import Link
+from reconvene_agent.daemon.broker.link import Link
 
 HOST = "127.0.0.1"
 MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it

@@ -22,26 +22,27 @@ from paho.mqtt.properties import Properties
 
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.config import AgentSection, BrokerSection, Config, TelemetrySection
+from reconvene_agent.core.device import Strain
 from reconvene_agent.core.job import Step
 from reconvene_agent.core.messages import MAX_PAYLOAD
 from reconvene_agent.core.profile import Thermal
 from reconvene_agent.core.protocol import VERSION, Done, Progress, Ready
 from reconvene_agent.core.topics import SERVICE, Topics
-from reconvene_agent.daemon import announce, events, mqtt
 from reconvene_agent.daemon import effects as do
+from reconvene_agent.daemon import events
 from reconvene_agent.daemon.agent import Agent
+from reconvene_agent.daemon.board.pauses import Guard
+from reconvene_agent.daemon.broker.connection import MAX_PACKET, WILL_DELAY_S
+from reconvene_agent.daemon.broker.link import SESSION_EXPIRY_S
+from reconvene_agent.daemon.broker.outbox import Outbox
 from reconvene_agent.daemon.effects import Effect
-from reconvene_agent.daemon.events import Event
-from reconvene_agent.daemon.identity import Identity
-from reconvene_agent.daemon.link import SESSION_EXPIRY_S
-from reconvene_agent.daemon.outbox import Outbox
-from reconvene_agent.daemon.pauses import Guard
+from reconvene_agent.daemon.events import Event, WorkerEnded, WorkerSaid
 from reconvene_agent.daemon.probe.device import probe_device
 from reconvene_agent.daemon.probe.sample import system_sample
-from reconvene_agent.daemon.probe.strain import Strain
-from reconvene_agent.daemon.spool import Spool
-from reconvene_agent.daemon.trust import Memory, Trust
-from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
+from reconvene_agent.daemon.reporting import announce
+from reconvene_agent.daemon.reporting.identity import Identity
+from reconvene_agent.daemon.security.trust import Memory, Trust
+from reconvene_agent.daemon.storage.spool import Spool
 
 HOST = "127.0.0.1"
 TELEMETRY_S = 10.0
@@ -82,7 +83,7 @@ class LoopedConnection:
         self._filters = (topics.commands, topics.health)
         client = paho.Client(CallbackAPIVersion.VERSION2, f"{SERVICE}-{topics.device}", protocol=paho.MQTTv5)
         properties = Properties(PacketTypes.WILLMESSAGE)
-        properties.WillDelayInterval = mqtt.WILL_DELAY_S
+        properties.WillDelayInterval = WILL_DELAY_S
         client.will_set(topics.health, will, qos=1, retain=True, properties=properties)
         client.on_connect = lambda *_: client.subscribe([(name, 1) for name in self._filters])
         client.on_subscribe = lambda *_: agent.connected()
@@ -96,7 +97,7 @@ class LoopedConnection:
     def connect(self, port: int) -> None:
         properties = Properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = SESSION_EXPIRY_S
-        properties.MaximumPacketSize = mqtt.MAX_PACKET
+        properties.MaximumPacketSize = MAX_PACKET
         self._client.connect(HOST, port, KEEPALIVE_S, clean_start=False, properties=properties)
         self._watch(selectors.EVENT_READ | (selectors.EVENT_WRITE if self._client.want_write() else 0))
         self._keep()

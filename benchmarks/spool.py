@@ -27,7 +27,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from daemon_memory import PORT, make_certificates, resident_mb, start_broker
 from reconvene_agent.core.config import TelemetrySection
 from reconvene_agent.daemon.effects import Record
-from reconvene_agent.daemon.spool import Spool
+from reconvene_agent.daemon.storage.spool import Spool
 
 WRITTEN_PER_S = 5_000.0
 DRAINED_PER_S = 2_000.0

@@ -14,7 +14,7 @@ import pytest
 from reconvene_agent.core import atomic, release
 from reconvene_agent.core.bundle import ModelSpec
 from reconvene_agent.core.job import Status
-from reconvene_agent.daemon.journal import Journal
+from reconvene_agent.daemon.storage.journal import Journal
 from support.brokers import Mosquitto
 from support.daemons import TOPICS, Daemon, Fleet
 from support.models import shipped

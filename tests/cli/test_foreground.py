@@ -17,7 +17,7 @@ from reconvene_agent.cli.foreground import run_worker
 from reconvene_agent.core.config import WorkerSection
 from reconvene_agent.core.errors import EXIT_CODES, AgentError, ErrorCode, UsageError
 from reconvene_agent.core.protocol import PredictRequest
-from reconvene_agent.daemon.pauses import Guard
+from reconvene_agent.daemon.board.pauses import Guard
 from support.agents import THERMAL
 from support.commandline import Cli, Running, configured
 from support.daemons import StrainedBoard

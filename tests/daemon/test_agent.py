@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from reconvene_agent.core.config import Config
 from reconvene_agent.core.messages import OPERATIONS
 from reconvene_agent.core.protocol import Done
-from reconvene_agent.daemon import alarms, events
 from reconvene_agent.daemon import effects as do
+from reconvene_agent.daemon import events
 from reconvene_agent.daemon.agent import SETTLE_S, TIDY_EVERY_S
-from reconvene_agent.daemon.certificate import Certificate
+from reconvene_agent.daemon.reporting import alarms
+from reconvene_agent.daemon.security.certificate import Certificate
 from support.agents import CONFIG, IDENTITY, TOPICS, WALL, AgentBench
 from support.values import NASTY_JSON, device, json_values, release
 

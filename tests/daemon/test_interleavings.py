@@ -14,12 +14,12 @@ from reconvene_agent.core.clock import Now
 from reconvene_agent.core.config import SpecializeSection
 from reconvene_agent.core.errors import ErrorCode
 from reconvene_agent.core.job import Status, Step
-from reconvene_agent.core.messages import MAX_PAYLOAD, OPERATIONS
+from reconvene_agent.core.messages import MAX_PAYLOAD, OPERATIONS, envelope_of
 from reconvene_agent.core.protocol import Done, Failed, Happening, Progress, Ready, Suspended
 from reconvene_agent.daemon import events
-from reconvene_agent.daemon.book import FORGET_AFTER_S, envelope_of, waits_for
-from reconvene_agent.daemon.running import REVISIONS_AHEAD
-from reconvene_agent.daemon.worker_process import WorkerSaid
+from reconvene_agent.daemon.commands.book import FORGET_AFTER_S, waits_for
+from reconvene_agent.daemon.commands.running import REVISIONS_AHEAD
+from reconvene_agent.daemon.events import WorkerSaid
 from support.agents import CONFIG, TOPICS, WALL, command_topic, key
 from support.promises import args_of
 from support.surroundings import Surroundings

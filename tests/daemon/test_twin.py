@@ -9,9 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from reconvene_agent.core.protocol import Done
-from reconvene_agent.daemon import alarms, announce, events
 from reconvene_agent.daemon import effects as do
+from reconvene_agent.daemon import events
 from reconvene_agent.daemon.effects import Effect
+from reconvene_agent.daemon.reporting import alarms, announce
 from support.agents import TOPICS, AgentBench
 from support.values import device, release
 

@@ -17,7 +17,9 @@ STATE = "/var/lib/reconvene-agent"
 
 def newer(wheels: Path, tmp_path: Path) -> Path:
     """Return wheels of a version whose state the present one does not know."""
-    return altered(wheels, tmp_path / "newer", "0.2.0", "reconvene_agent/daemon/state_format.py", "FORMAT = 1", "FORMAT = 2")
+    return altered(
+        wheels, tmp_path / "newer", "0.2.0", "reconvene_agent/daemon/storage/state_format.py", "FORMAT = 1", "FORMAT = 2"
+    )
 
 
 def test_an_installation_without_a_network(board: Board, wheels: Path) -> None:
@@ -32,7 +34,7 @@ def test_an_installation_without_a_network(board: Board, wheels: Path) -> None:
 
 
 def test_the_bytecode_lies_at_hand_and_is_taken_as_it_is(board: Board) -> None:
-    code = "import reconvene_agent.daemon.service as s, marshal; raw = open(s.__cached__, 'rb').read()[16:]; "
+    code = "import reconvene_agent.daemon.service.loop as s, marshal; raw = open(s.__cached__, 'rb').read()[16:]; "
     told = board.guest.run("/opt/reconvene-agent/current/bin/python", "-Bc", code + "print(marshal.loads(raw).co_filename)")
     assert told.out.startswith("/opt/reconvene-agent/current/lib/python3."), told
 

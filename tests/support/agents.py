@@ -10,6 +10,7 @@ import msgspec
 from reconvene_agent.core import windows
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.config import AgentSection, BrokerSection, Config, WorkerSection
+from reconvene_agent.core.device import Strain
 from reconvene_agent.core.job import Command, Status, digest_of
 from reconvene_agent.core.keys import PublicKey
 from reconvene_agent.core.overlay import Overlay
@@ -19,14 +20,12 @@ from reconvene_agent.core.topics import Topics
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon import events
 from reconvene_agent.daemon.agent import SETTLE_S, Agent
-from reconvene_agent.daemon.certificate import Certificate
+from reconvene_agent.daemon.board.pauses import LOOK_EVERY_S, Guard
 from reconvene_agent.daemon.effects import Effect
-from reconvene_agent.daemon.events import Event
-from reconvene_agent.daemon.identity import Identity
-from reconvene_agent.daemon.pauses import LOOK_EVERY_S, Guard
-from reconvene_agent.daemon.probe.strain import Strain
-from reconvene_agent.daemon.trust import Memory, Trust
-from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
+from reconvene_agent.daemon.events import Event, WorkerEnded, WorkerSaid
+from reconvene_agent.daemon.reporting.identity import Identity
+from reconvene_agent.daemon.security.certificate import Certificate
+from reconvene_agent.daemon.security.trust import Memory, Trust
 from support.contract import Contract
 
 TOPICS = Topics("te", "board-1")

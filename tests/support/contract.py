@@ -16,15 +16,15 @@ from reconvene_agent.core.job import AGENT_FIELDS, Command
 from reconvene_agent.core.messages import OPERATIONS
 from reconvene_agent.core.protocol import Done, Failed, Happening, Upward
 from reconvene_agent.core.topics import Topics
-from reconvene_agent.daemon import reports
 from reconvene_agent.daemon.effects import Effect, Publish, Record
+from reconvene_agent.daemon.reporting import reports
 
 E = TypeVar("E", bound=Effect)
 
 ADD = "declare it (core/contract, core/topics.py), give it an example (cli/contract/examples.py), run '.ci/asyncapi.py --write'"
 
 
-# Home Assistant's own formats, which tests/daemon/test_homeassistant.py holds.
+# Home Assistant's own formats, which tests/daemon/reporting/test_homeassistant.py holds.
 _FOREIGN = re.compile("/device/[^/]+/config$|/ha/")
 
 

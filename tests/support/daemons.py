@@ -16,7 +16,7 @@ import tomli_w
 from reconvene_agent.core import bundle
 from reconvene_agent.core.errors import AgentError
 from reconvene_agent.core.topics import Topics
-from reconvene_agent.daemon.control import ask_status
+from reconvene_agent.daemon.service.control import ask_status
 from support.brokers import Bus, Message
 from support.values import manifest
 from support.waiting import until
@@ -29,11 +29,12 @@ START_S = 20.0
 _ON_A_BOARD = """
 import sys
 from pathlib import Path
-from reconvene_agent.daemon import lean
+from reconvene_agent.daemon.service import lean
 lean.postpone_unused()
 from reconvene_agent.daemon import __main__ as entry
-from reconvene_agent.daemon import executor, paused, service
-executor.HOST = service.HOST = Path(sys.argv[1])
+from reconvene_agent.daemon.commands import paused
+from reconvene_agent.daemon.service import executor, loop
+executor.HOST = loop.HOST = Path(sys.argv[1])
 paused.LOOK_EVERY_S = 0.1
 sys.exit(entry.main(sys.argv[2:]))
 """
@@ -42,10 +43,10 @@ sys.exit(entry.main(sys.argv[2:]))
 # The daemon, but it tries again soon when there is no broker.
 IMPATIENT = """
 import sys
-from reconvene_agent.daemon import lean
+from reconvene_agent.daemon.service import lean
 lean.postpone_unused()
 from reconvene_agent.daemon import __main__ as entry
-from reconvene_agent.daemon import backoff
+from reconvene_agent.daemon.broker import backoff
 backoff.BASE_S, backoff.CAP_S = 0.1, 0.2
 sys.exit(entry.main(sys.argv[1:]))
 """

@@ -6,7 +6,7 @@ import queue
 from collections.abc import Callable
 from typing import Any
 
-from reconvene_agent.daemon.mqtt import Connection, Will
+from reconvene_agent.daemon.broker.connection import Connection, Will
 
 TOPIC = "te/device/x/service/reconvene-agent"
 WILL = Will(f"{TOPIC}/status/health", b'{"status":"down"}')

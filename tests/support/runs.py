@@ -14,7 +14,8 @@ from reconvene_agent.core.budget import Budget, Limit
 from reconvene_agent.core.job import Step
 from reconvene_agent.core.options import MethodOptions, ReleaseOptions, TrainingOptions
 from reconvene_agent.core.protocol import Happening, PlanRequest, PredictRequest, Progress, Request, SpecializeRequest, Upward
-from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerProcess, WorkerSaid
+from reconvene_agent.daemon.events import WorkerEnded, WorkerSaid
+from reconvene_agent.daemon.worker.process import WorkerProcess
 from support.contract import check_word
 from support.models import RUNTIME
 from support.pictures import digits

@@ -10,7 +10,7 @@ import msgspec
 
 from reconvene_agent.core.config import TelemetrySection
 from reconvene_agent.daemon.effects import Kind, Record
-from reconvene_agent.daemon.spool import Spool
+from reconvene_agent.daemon.storage.spool import Spool
 
 LIMIT = 65536
 EVERYTHING = 1 << 30

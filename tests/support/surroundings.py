@@ -14,6 +14,7 @@ import pytest
 from reconvene_agent.core import windows
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.config import Config
+from reconvene_agent.core.device import Strain
 from reconvene_agent.core.errors import ErrorCode
 from reconvene_agent.core.job import Command, Status
 from reconvene_agent.core.overlay import Overlay, Trial
@@ -22,11 +23,9 @@ from reconvene_agent.core.shelf import Switch
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon import events
 from reconvene_agent.daemon.agent import SETTLE_S, Agent
-from reconvene_agent.daemon.events import Event
-from reconvene_agent.daemon.pauses import CALM_S, LOOK_EVERY_S, Guard
-from reconvene_agent.daemon.probe.strain import Strain
-from reconvene_agent.daemon.trust import Memory, Trust
-from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
+from reconvene_agent.daemon.board.pauses import CALM_S, LOOK_EVERY_S, Guard
+from reconvene_agent.daemon.events import Event, WorkerEnded, WorkerSaid
+from reconvene_agent.daemon.security.trust import Memory, Trust
 from support.agents import CONFIG, CONTRACT, IDENTITY, THERMAL, TOPICS, WALL, command_topic
 from support.promises import HARMLESS, args_of, following, started_on_trial
 

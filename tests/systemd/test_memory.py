@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reconvene_agent.core.bundle import ModelSpec
-from reconvene_agent.daemon.confinement import LIBRARIES_MB
+from reconvene_agent.daemon.worker.confinement import LIBRARIES_MB
 from support import guests, machines
 from support.guests import STATE, Guest
 from support.models import shipped

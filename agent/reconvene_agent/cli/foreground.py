@@ -21,11 +21,12 @@ from reconvene_agent.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, Agent
 from reconvene_agent.core.kernel.files import HOST
 from reconvene_agent.core.protocol import Done, Failed, Happening, Request, Suspended
 from reconvene_agent.core.protocol import Progress as ProgressMessage
-from reconvene_agent.daemon.endings import explain
-from reconvene_agent.daemon.pauses import LOOK_EVERY_S, Guard, Hold
+from reconvene_agent.daemon.board.pauses import LOOK_EVERY_S, Guard, Hold
+from reconvene_agent.daemon.events import WorkerEnded, WorkerSaid
 from reconvene_agent.daemon.probe.strain import read_strain
-from reconvene_agent.daemon.supervision import Action, Supervision
-from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerProcess, WorkerSaid
+from reconvene_agent.daemon.worker.endings import explain
+from reconvene_agent.daemon.worker.process import WorkerProcess
+from reconvene_agent.daemon.worker.supervision import Action, Supervision
 
 STOPPED = "stopped: run the same command again to go on"
 

@@ -26,6 +26,17 @@ class Power(Struct, frozen=True):
     throttled_since_boot: bool | None
 
 
+class Strain(Struct, frozen=True):
+    """The hottest part in degrees Celsius, and whether the supply is too weak now; None where the board cannot tell.
+
+    ``under_voltage_events`` is how often it has been since boot, where a board counts but does not tell it as it happens.
+    """
+
+    temperature_c: float | None = None
+    under_voltage: bool | None = None
+    under_voltage_events: int | None = None
+
+
 class Storage(Struct, frozen=True):
     """The file system that holds the agent's state, in MiB, to a tenth."""
 

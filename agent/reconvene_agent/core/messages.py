@@ -12,7 +12,7 @@ from reconvene_agent.core.budget import BudgetLimits
 from reconvene_agent.core.contract.announced import Capability, Registration
 from reconvene_agent.core.decoding import from_json, located
 from reconvene_agent.core.errors import ErrorCode, UsageError
-from reconvene_agent.core.job import AGENT_FIELDS
+from reconvene_agent.core.job import AGENT_FIELDS, Command, Status
 from reconvene_agent.core.options import (
     DEFAULT_SPARSITIES,
     DEFAULT_WIDTH_MULTIPLIERS,
@@ -234,6 +234,11 @@ def decode_envelope(message: dict[str, Any]) -> Envelope:
     if request.status != "init":
         raise UsageError(f"a new command must have status 'init', not {request.status!r}")
     return Envelope(request.args, expires_at, not_before, request.timeout_s)
+
+
+def envelope_of(command: Command) -> Envelope:
+    """Return the envelope of a command that was accepted before."""
+    return decode_envelope({**command.request, "status": Status.INIT.value})
 
 
 def decode_args(op: str, args: dict[str, Any], defaults: dict[str, Any]) -> Args:

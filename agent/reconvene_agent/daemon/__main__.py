@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from reconvene_agent.daemon import lean
+from reconvene_agent.daemon.service import lean
 
 
 def main(arguments: list[str]) -> int:
     """Run the agent with the configuration file given, if any; return the exit code."""
     lean.postpone_unused()
     from reconvene_agent.core.errors import AgentError
-    from reconvene_agent.daemon.service import serve
+    from reconvene_agent.daemon.service.loop import serve
 
     try:
         return serve(Path(arguments[0]) if arguments else None)

@@ -14,31 +14,31 @@ from msgspec import UNSET
 from reconvene_agent.core import updatable
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.config import Config
-from reconvene_agent.core.device import Device
+from reconvene_agent.core.device import Device, Strain
 from reconvene_agent.core.errors import UsageError
 from reconvene_agent.core.job import Command
 from reconvene_agent.core.messages import decode_object
 from reconvene_agent.core.overlay import Overlay
 from reconvene_agent.core.topics import CommandTopic
-from reconvene_agent.daemon import announce, drift, events, reports, status
 from reconvene_agent.daemon import effects as do
-from reconvene_agent.daemon.alarms import Alarms, Name
-from reconvene_agent.daemon.commands import Commands
-from reconvene_agent.daemon.deployed import Deployed
-from reconvene_agent.daemon.drift import Drift
+from reconvene_agent.daemon import events
+from reconvene_agent.daemon.board import drift
+from reconvene_agent.daemon.board.drift import Drift
+from reconvene_agent.daemon.board.pauses import Guard
+from reconvene_agent.daemon.board.vitals import Vitals
+from reconvene_agent.daemon.commands.life import Commands
 from reconvene_agent.daemon.effects import Effect
-from reconvene_agent.daemon.events import Event
-from reconvene_agent.daemon.identity import Identity
-from reconvene_agent.daemon.pauses import Guard
-from reconvene_agent.daemon.probe.strain import Strain
-from reconvene_agent.daemon.status import Broker
-from reconvene_agent.daemon.trust import Trust
-from reconvene_agent.daemon.vitals import Vitals
-from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
+from reconvene_agent.daemon.events import Event, WorkerEnded, WorkerSaid
+from reconvene_agent.daemon.reporting import announce, reports, status
+from reconvene_agent.daemon.reporting.alarms import Alarms, Name
+from reconvene_agent.daemon.reporting.deployed import Deployed
+from reconvene_agent.daemon.reporting.identity import Identity
+from reconvene_agent.daemon.reporting.status import Broker
+from reconvene_agent.daemon.security.trust import Trust
 
 if TYPE_CHECKING:  # it takes memory, which only those give it who have switched it on
-    from reconvene_agent.daemon.certificate import Certificate
-    from reconvene_agent.daemon.homeassistant import HomeAssistant
+    from reconvene_agent.daemon.reporting.homeassistant import HomeAssistant
+    from reconvene_agent.daemon.security.certificate import Certificate
 
 NO_OVERLAY = Overlay()
 SETTLE_S = 0.5
@@ -219,7 +219,7 @@ class Agent:
         yield from self._drift.sampled(event.device.memory.available_mb, now)
         serving = self._deployed.release
         if self._config.drift.auto and self._drift.unfit and serving is not None:
-            yield from self._commands.drifted(serving, now)
+            yield from self._commands.arrivals.drifted(serving, now)
         yield from self._vitals.sampled(event.device, event.held_down, now.wall)
         if self._config.prometheus.textfile:
             yield do.Expose(self.status(now), event.figures, now.wall)
@@ -241,7 +241,9 @@ class Agent:
         yield from self._drift.deployed(event.release)
 
     def _on_data_counted(self, event: events.DataCounted, now: Now) -> Effects:
-        yield from self._commands.new_data(event.census, self._deployed.release, self._config.specialize.new_data_share, now)
+        yield from self._commands.arrivals.new_data(
+            event.census, self._deployed.release, self._config.specialize.new_data_share, now
+        )
 
     def _on_status_asked(self, event: events.StatusAsked, now: Now) -> Effects:
         yield do.Answer(event.ticket, self.status(now))
@@ -296,7 +298,7 @@ class Agent:
                 yield from self._health(now)
             return
         if self._home is not None and event.topic in self._home.filters:
-            yield from self._home.received(event, self._commands.receive, now)
+            yield from self._home.received(event, self._commands.arrivals.receive, now)
             return
         topic = self._topics.parse_command(event.topic)
         if topic == HEALTH_CHECK:
@@ -307,7 +309,7 @@ class Agent:
             return
         if self._settle_at is not None:
             self._settle_at = min(now.mono + SETTLE_S, self._settle_by)
-        yield from self._commands.receive(event, topic, now)
+        yield from self._commands.arrivals.receive(event, topic, now)
 
     def _says_down(self, raw: bytes | None) -> bool:
         """Whether a health message is not our own ``up``: the last will of an earlier session, say."""

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from reconvene_agent.core.job import Command
 from reconvene_agent.core.options import LogLevel
-from reconvene_agent.daemon.trust import Nonce
+from reconvene_agent.daemon.security.trust import Nonce
 
 Kind = Literal["measurement", "event"]
 

@@ -7,13 +7,12 @@ from typing import Any
 from msgspec import Struct
 
 from reconvene_agent.core.census import Census
-from reconvene_agent.core.device import Device
+from reconvene_agent.core.device import Device, Strain
 from reconvene_agent.core.errors import ErrorCode
 from reconvene_agent.core.overlay import Overlay
+from reconvene_agent.core.protocol import Upward
 from reconvene_agent.core.release import Release
 from reconvene_agent.core.shelf import Fall, Switch
-from reconvene_agent.daemon.probe.strain import Strain
-from reconvene_agent.daemon.worker_process import WorkerEnded, WorkerSaid
 
 
 class Started(Struct, frozen=True):
@@ -94,6 +93,30 @@ class Launched(Struct, frozen=True):
 
     key: str
     limits_mb: dict[str, float]
+
+
+class WorkerSaid(Struct, frozen=True):
+    """A message of worker ``key``."""
+
+    key: str
+    message: Upward
+
+
+class WorkerEnded(Struct, frozen=True):
+    """Worker ``key`` is gone.
+
+    Attributes:
+        returncode: of the process; negative for the signal that ended it.
+        broken: how it broke the protocol; empty when it kept to it.
+        out_of_memory: the kernel counted an out-of-memory kill while it ran.
+        stderr: the end of what it wrote there.
+    """
+
+    key: str
+    returncode: int
+    broken: str
+    out_of_memory: bool
+    stderr: str
 
 
 class ReleaseRead(Struct, frozen=True):

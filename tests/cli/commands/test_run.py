@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from reconvene_agent.core.errors import AgentError
-from reconvene_agent.daemon.control import ask_status
+from reconvene_agent.daemon.service.control import ask_status
 from support.commandline import Running, command, configured
 from support.waiting import until
 

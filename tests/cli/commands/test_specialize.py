@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reconvene_agent.daemon import oom
+from reconvene_agent.daemon.probe import oom
 from support.commandline import Cli, Disturbed, Ended, Running, command
 from support.pictures import digits
 

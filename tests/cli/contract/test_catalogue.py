@@ -12,7 +12,7 @@ from reconvene_agent.cli.contract import catalogue
 from reconvene_agent.core.contract import records, results
 from reconvene_agent.core.messages import OPERATIONS
 from reconvene_agent.core.topics import EventName, MeasurementName, TwinName
-from reconvene_agent.daemon.alarms import NAMES
+from reconvene_agent.daemon.reporting.alarms import NAMES
 
 MQTT = Path(__file__).parents[3] / "docs/mqtt.md"
 CHANNELS = {channel.name: channel for channel in catalogue.channels()}

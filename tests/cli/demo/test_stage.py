@@ -12,7 +12,7 @@ import pytest
 from reconvene_agent.cli.demo.stage import SPEC, AgentProcess, Stage
 from reconvene_agent.core import bundle, config
 from reconvene_agent.core.errors import AgentError
-from reconvene_agent.daemon.control import ask_status
+from reconvene_agent.daemon.service.control import ask_status
 from support.brokers import free_port
 from support.waiting import until
 

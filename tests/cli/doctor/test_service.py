@@ -13,8 +13,8 @@ from reconvene_agent import __version__
 from reconvene_agent.cli.doctor import configuration, service
 from reconvene_agent.cli.doctor.account import acting_as
 from reconvene_agent.cli.doctor.case import Case
-from reconvene_agent.daemon import control
-from reconvene_agent.daemon.control import ask
+from reconvene_agent.daemon.service import control
+from reconvene_agent.daemon.service.control import ask
 from support.brokers import free_port
 from support.daemons import Daemon
 from support.doctoring import NOBODY, case, codes, told

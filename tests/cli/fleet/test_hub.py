@@ -11,7 +11,7 @@ import pytest
 
 from reconvene_agent.cli.fleet import hub as hubs
 from reconvene_agent.cli.fleet.hub import Heard, Hub, NoBrokerError
-from reconvene_agent.daemon.link import Link
+from reconvene_agent.daemon.broker.link import Link
 from support.brokers import HOST, Bus, Mosquitto, counterfeit
 
 FILTER = "te/device/+/service/reconvene-agent/status/health"

@@ -8,7 +8,7 @@ from reconvene_agent.core.protocol import Done, Progress, Ready
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon import events
 from reconvene_agent.daemon.agent import TIDY_EVERY_S
-from reconvene_agent.daemon.book import CLEAR_AFTER_S, MAX_KEPT, MAX_KEPT_BYTES
+from reconvene_agent.daemon.commands.book import CLEAR_AFTER_S, MAX_KEPT, MAX_KEPT_BYTES
 from support.agents import JOB, TOPICS, WALL, AgentBench, command_topic, key
 
 # --- a whole life ---------------------------------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ import pytest
 from reconvene_agent.core.errors import ErrorCode
 from reconvene_agent.core.protocol import Done, Failed, Suspended
 from reconvene_agent.daemon import effects as do
-from reconvene_agent.daemon import events, line
-from reconvene_agent.daemon.line import MAX_WAITING
+from reconvene_agent.daemon import events
+from reconvene_agent.daemon.commands import line
+from reconvene_agent.daemon.commands.line import MAX_WAITING
 from support.agents import JOB, WALL, AgentBench
 
 NEXT = "plan/2"

@@ -8,7 +8,7 @@ from reconvene_agent.core.job import Step
 from reconvene_agent.core.protocol import Done, Progress, Suspended
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon import events
-from reconvene_agent.daemon.pauses import CALM_S, FRESH_S, LOOK_EVERY_S
+from reconvene_agent.daemon.board.pauses import CALM_S, FRESH_S, LOOK_EVERY_S
 from support.agents import JOB, AgentBench
 from support.pausing import alarm, launches, status, suspend, told
 

@@ -13,8 +13,8 @@ from reconvene_agent.core.overlay import Outcome, Overlay, Trial
 from reconvene_agent.core.protocol import Suspended
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon import events
+from reconvene_agent.daemon.commands.renewal import RETRY_S
 from reconvene_agent.daemon.effects import Effect
-from reconvene_agent.daemon.renewal import RETRY_S
 from support.agents import JOB, TOPICS, AgentBench, stored
 
 UPDATE = "config_update/1"

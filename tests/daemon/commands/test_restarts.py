@@ -10,7 +10,7 @@ from reconvene_agent.core.job import Status, Step
 from reconvene_agent.core.protocol import Done, Progress, Suspended
 from reconvene_agent.daemon import effects as do
 from reconvene_agent.daemon import events
-from reconvene_agent.daemon.running import PUBLISH_EVERY_S, REVISIONS_AHEAD
+from reconvene_agent.daemon.commands.running import PUBLISH_EVERY_S, REVISIONS_AHEAD
 from support.agents import JOB, WALL, AgentBench, command_topic, stored
 
 

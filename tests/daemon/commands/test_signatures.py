@@ -7,9 +7,10 @@ import pytest
 
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.protocol import Done
-from reconvene_agent.daemon import book, events
 from reconvene_agent.daemon import effects as do
+from reconvene_agent.daemon import events
 from reconvene_agent.daemon.agent import TIDY_EVERY_S
+from reconvene_agent.daemon.commands import book
 from support.agents import JOB, WALL, AgentBench, command_topic
 from support.signatures import TRUSTED, signed
 

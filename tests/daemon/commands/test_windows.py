@@ -9,7 +9,7 @@ import pytest
 
 from reconvene_agent.core.config import WorkerSection
 from reconvene_agent.daemon import events
-from reconvene_agent.daemon.pauses import LOOK_EVERY_S
+from reconvene_agent.daemon.board.pauses import LOOK_EVERY_S
 from support.agents import CONFIG, JOB, AgentBench
 from support.pausing import launches, suspend, told
 

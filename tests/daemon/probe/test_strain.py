@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from reconvene_agent.daemon.probe.strain import Strain, read_strain
+from reconvene_agent.core.device import Strain
+from reconvene_agent.daemon.probe.strain import read_strain
 
 PI = "sys/devices/platform/soc/soc:firmware/get_throttled"
 ZONE = "sys/class/thermal/thermal_zone0"

@@ -10,8 +10,8 @@ from psutil import Process
 
 from reconvene_agent.core.job import payload
 from reconvene_agent.core.messages import MAX_PAYLOAD
-from reconvene_agent.daemon.book import CROWD, MAX_KEPT, MAX_KEPT_BYTES
-from reconvene_agent.daemon.journal import Journal
+from reconvene_agent.daemon.commands.book import CROWD, MAX_KEPT, MAX_KEPT_BYTES
+from reconvene_agent.daemon.storage.journal import Journal
 from support.brokers import Mosquitto
 from support.daemons import TOPICS, Daemon, Fleet
 from support.fuzzing import Fuzzer, flood

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from reconvene_agent.daemon import discovered
+from reconvene_agent.daemon.storage import discovered
 from support import homeassistant as theirs
 from support.brokers import Message, Mosquitto, retained
 from support.daemons import TOPICS, Daemon, Fleet
@@ -21,10 +21,10 @@ STATE = f"{TOPICS.service}/ha/state"
 # The daemon, but it does not let Home Assistant wait for long.
 _HASTY = """
 import sys
-from reconvene_agent.daemon import lean
+from reconvene_agent.daemon.service import lean
 lean.postpone_unused()
 from reconvene_agent.daemon import __main__ as entry
-from reconvene_agent.daemon import homeassistant
+from reconvene_agent.daemon.reporting import homeassistant
 homeassistant.SPREAD_S = 0.5
 sys.exit(entry.main(sys.argv[1:]))
 """

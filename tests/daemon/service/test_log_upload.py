@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from reconvene_agent.daemon import logs
+from reconvene_agent.daemon.service import logs
 from support.brokers import Message, Mosquitto
 from support.daemons import TOPICS, Daemon, Fleet
 from support.waiting import until

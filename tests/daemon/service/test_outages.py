@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from reconvene_agent.core.config import TelemetrySection
-from reconvene_agent.daemon import identity, reports
-from reconvene_agent.daemon.outbox import WINDOW
-from reconvene_agent.daemon.spool import Spool
+from reconvene_agent.daemon.broker.outbox import WINDOW
+from reconvene_agent.daemon.reporting import identity, reports
+from reconvene_agent.daemon.storage.spool import Spool
 from support.brokers import HOST, Mosquitto, free_port, retained
 from support.daemons import IMPATIENT, TOPICS, Daemon, Fleet, topic_of
 from support.harvest import Harvest

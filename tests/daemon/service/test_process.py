@@ -6,13 +6,14 @@ import stat
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
 import psutil
 import pytest
 
-from reconvene_agent.daemon.notify import Notifier
+from reconvene_agent.daemon.service.notify import Notifier
 from support.brokers import HOST, free_port
 from support.daemons import Daemon, Fleet
 from support.waiting import until
@@ -20,9 +21,18 @@ from support.waiting import until
 HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "onnxscript", "safetensors", "PIL", "rich")
 # Shapes that the daemon publishes without having them as types, and what only those need who have switched it on.
 UNUSED = (
-    *("reconvene_agent.core.contract.records", "reconvene_agent.core.contract.results", "reconvene_agent.cli"),
-    *("reconvene_agent.core.signing", "reconvene_agent.daemon.certificate", "reconvene_agent.daemon.homeassistant"),
-    *("reconvene_agent.daemon.prometheus", "nacl"),
+    "reconvene_agent.core.contract.records",
+    "reconvene_agent.core.contract.results",
+    "reconvene_agent.core.signing",
+    "reconvene_agent.daemon.broker.visit",
+    "reconvene_agent.daemon.reporting.homeassistant",
+    "reconvene_agent.daemon.reporting.prometheus",
+    "reconvene_agent.daemon.security.certificate",
+    "reconvene_agent.daemon.security.keyring",
+    "reconvene_agent.daemon.storage.discovered",
+    "reconvene_agent.daemon.worker.confinement",
+    "reconvene_agent.cli",
+    "nacl",
 )
 
 
@@ -42,12 +52,17 @@ def test_the_daemon_holds_none_of_the_heavy_libraries(daemon: Daemon, fleet: Fle
 
 def test_the_daemons_modules_import_none_of_the_heavy_libraries() -> None:
     code = (
-        "import sys; from reconvene_agent.daemon import lean; lean.postpone_unused();"
-        "import reconvene_agent.daemon.service, reconvene_agent.daemon.__main__;"
+        "import sys; from reconvene_agent.daemon.service import lean; lean.postpone_unused();"
+        "import reconvene_agent.daemon.service.loop, reconvene_agent.daemon.__main__;"
         f"print(sorted(set({HEAVY + UNUSED!r}) & sys.modules.keys()), 'paho.mqtt.client' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[] True"
+
+
+@pytest.mark.parametrize("name", HEAVY + UNUSED)
+def test_what_must_not_be_loaded_is_called_so(name: str) -> None:
+    assert find_spec(name) is not None, "a name of nothing is never loaded"
 
 
 def test_its_memory_stays_small(daemon: Daemon, fleet: Fleet, go: Path) -> None:
@@ -61,7 +76,7 @@ def test_its_memory_stays_small(daemon: Daemon, fleet: Fleet, go: Path) -> None:
 
 def test_what_it_postpones_works_when_it_is_wanted() -> None:
     code = (
-        "import sys; from reconvene_agent.daemon import lean; lean.postpone_unused();"
+        "import sys; from reconvene_agent.daemon.service import lean; lean.postpone_unused();"
         "import urllib.request; print(hasattr(urllib.request, 'urlopen'), hasattr(urllib.request, '__nothing__'));"
         "from urllib.request import getproxies; print(callable(getproxies)); import typing_extensions"
     )

@@ -8,7 +8,7 @@ from typing import Any
 from reconvene_agent.cli.arguments import add_common
 from reconvene_agent.cli.output import answer
 from reconvene_agent.core import config
-from reconvene_agent.daemon.control import ask
+from reconvene_agent.daemon.service.control import ask
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

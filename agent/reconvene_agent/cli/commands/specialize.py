@@ -22,7 +22,7 @@ from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.messages import SpecializeArgs, decode_args
 from reconvene_agent.core.plan import named
 from reconvene_agent.core.requests import Board, memory_limits
-from reconvene_agent.daemon.pauses import Guard
+from reconvene_agent.daemon.board.pauses import Guard
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from reconvene_agent.core import config
 from reconvene_agent.core.config import Config
 from reconvene_agent.core.decoding import from_json
 from reconvene_agent.core.errors import EXIT_DEGRADED, EXIT_NOT_RUNNING, EXIT_OK, NotRunningError
-from reconvene_agent.daemon.control import ask_status
+from reconvene_agent.daemon.service.control import ask_status
 
 REFRESH_S = 1.0
 _status = msgspec.json.Decoder(dict[str, Any])

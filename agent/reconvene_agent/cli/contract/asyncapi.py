@@ -12,8 +12,8 @@ from reconvene_agent.core.config import BrokerSection
 from reconvene_agent.core.errors import ErrorCode
 from reconvene_agent.core.messages import OPERATIONS
 from reconvene_agent.core.topics import SERVICE
-from reconvene_agent.daemon.link import SESSION_EXPIRY_S
-from reconvene_agent.daemon.mqtt import MAX_PACKET, WILL_DELAY_S
+from reconvene_agent.daemon.broker.connection import MAX_PACKET, WILL_DELAY_S
+from reconvene_agent.daemon.broker.link import SESSION_EXPIRY_S
 
 Document = dict[str, Any]
 

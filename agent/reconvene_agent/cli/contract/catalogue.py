@@ -14,8 +14,8 @@ from reconvene_agent.core.contract import announced, records, results
 from reconvene_agent.core.job import State
 from reconvene_agent.core.messages import OPERATIONS, Request
 from reconvene_agent.core.topics import Topics
-from reconvene_agent.daemon.alarms import NAMES as ALARMS
-from reconvene_agent.daemon.alarms import Alarm
+from reconvene_agent.daemon.reporting.alarms import NAMES as ALARMS
+from reconvene_agent.daemon.reporting.alarms import Alarm
 
 _SETTINGS = """The settings, without secrets.
 

@@ -21,7 +21,7 @@ from reconvene_agent.core.measuring import Conditions
 from reconvene_agent.core.plan import Candidate, Miss, Plan
 from reconvene_agent.core.release import Latency
 from reconvene_agent.core.topics import SERVICE
-from reconvene_agent.daemon.alarms import Alarm
+from reconvene_agent.daemon.reporting.alarms import Alarm
 
 _TIME = "2026-01-05T10:00:00.000Z"
 _LATER = "2026-01-05T11:20:00.000Z"

@@ -13,8 +13,8 @@ from msgspec import Struct
 from reconvene_agent.cli.demo.broker import PROTOCOL
 from reconvene_agent.core.errors import AgentError, ErrorCode
 from reconvene_agent.core.topics import Topics
-from reconvene_agent.daemon.link import Link
-from reconvene_agent.daemon.mqtt import Connection
+from reconvene_agent.daemon.broker.connection import Connection
+from reconvene_agent.daemon.broker.link import Link
 
 
 class Message(Struct, frozen=True):

@@ -14,9 +14,9 @@ from reconvene_agent.cli.doctor.findings import Finding, ok, problem, skipped, w
 from reconvene_agent.core.errors import AgentError
 from reconvene_agent.core.messages import MAX_PAYLOAD
 from reconvene_agent.core.topics import SERVICE, Topics
-from reconvene_agent.daemon.link import Link, link_from
-from reconvene_agent.daemon.tls import tls_context
-from reconvene_agent.daemon.visit import LostError, Visit
+from reconvene_agent.daemon.broker.link import Link, link_from
+from reconvene_agent.daemon.broker.visit import LostError, Visit
+from reconvene_agent.daemon.security.tls import tls_context
 
 NONE = skipped(
     "broker.none",

@@ -14,8 +14,8 @@ from reconvene_agent.cli.doctor.case import Case
 from reconvene_agent.cli.doctor.findings import Finding, ok, problem, skipped, warning
 from reconvene_agent.core import keys
 from reconvene_agent.core.errors import UsageError
-from reconvene_agent.daemon.certificate import Certificate, read_certificates
-from reconvene_agent.daemon.keyring import trusted_keys
+from reconvene_agent.daemon.security.certificate import Certificate, read_certificates
+from reconvene_agent.daemon.security.keyring import trusted_keys
 
 NONE = ok("credentials.none", "the configuration names no certificates and no password")
 GOOD = ok("credentials.good", "in order: {files}")

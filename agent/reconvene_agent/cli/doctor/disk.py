@@ -8,8 +8,8 @@ from pathlib import Path
 
 from reconvene_agent.cli.doctor.case import Case
 from reconvene_agent.cli.doctor.findings import Finding, ok, problem, skipped, warning
-from reconvene_agent.daemon.launch import MIN_FREE_MB
-from reconvene_agent.daemon.vitals import SCARCE_MB, SCARCE_SHARE
+from reconvene_agent.daemon.board.vitals import SCARCE_MB, SCARCE_SHARE
+from reconvene_agent.daemon.worker.launch import MIN_FREE_MB
 
 GOOD = ok("disk.good", "{free} of {total} MiB are free at {path}")
 LOW = warning(

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from reconvene_agent.cli.doctor.account import Account
 from reconvene_agent.core.decoding import from_json
-from reconvene_agent.daemon.worker_process import environment
+from reconvene_agent.daemon.worker.process import environment
 
 _MODULE = "reconvene_agent.worker.inspection"
 _MOST_BYTES = 1 << 16

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from reconvene_agent.cli.doctor.credentials import day
 from reconvene_agent.cli.doctor.findings import Finding, ok, problem, warning
-from reconvene_agent.daemon.certificate import Certificate, read_der
-from reconvene_agent.daemon.link import Link
+from reconvene_agent.daemon.broker.link import Link
+from reconvene_agent.daemon.security.certificate import Certificate, read_der
 
 NO_NAME = problem(
     "broker.no-name",

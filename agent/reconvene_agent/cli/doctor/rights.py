@@ -12,7 +12,7 @@ from pathlib import Path
 
 from reconvene_agent.cli.doctor.findings import Finding, ok, problem, warning
 from reconvene_agent.core.topics import Topics
-from reconvene_agent.daemon.visit import LostError, Visit
+from reconvene_agent.daemon.broker.visit import LostError, Visit
 
 GOOD = ok("broker.rights", "the broker lets us publish below {service}, and lets us hear our commands")
 NO_SUBSCRIPTION = problem(

@@ -17,7 +17,7 @@ from reconvene_agent.cli.doctor.case import Case
 from reconvene_agent.cli.doctor.findings import Finding, ok, problem, skipped, warning
 from reconvene_agent.core.errors import AgentError, NotRunningError
 from reconvene_agent.core.topics import SERVICE
-from reconvene_agent.daemon.control import TIMEOUT_S, ask_status
+from reconvene_agent.daemon.service.control import TIMEOUT_S, ask_status
 
 GOOD = ok("service.good", "the agent runs as process {pid} of {user}, version {version}, state {state}")
 STOPPED = warning(

@@ -15,7 +15,7 @@ from reconvene_agent.cli.fleet.hub import Hub, new_client_id
 from reconvene_agent.core import config
 from reconvene_agent.core.config import BrokerSection
 from reconvene_agent.core.errors import UsageError
-from reconvene_agent.daemon.link import Link, link_from
+from reconvene_agent.daemon.broker.link import Link, link_from
 
 QUIET_S = 1.0
 VARIABLE = "RECONVENE_FLEET_CONFIG"

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from reconvene_agent.core.errors import EXIT_NOT_RUNNING, AgentError
-from reconvene_agent.daemon.link import Link
-from reconvene_agent.daemon.mqtt import Connection
+from reconvene_agent.daemon.broker.connection import Connection
+from reconvene_agent.daemon.broker.link import Link
 
 CONNECT_S = 45.0
 CAPACITY = 4096

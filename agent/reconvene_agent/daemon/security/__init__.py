@@ -1,0 +1,1 @@
+"""Who is believed: keys and signed commands, certificates and the files of TLS."""

@@ -1,0 +1,1 @@
+"""What the agent keeps on disk: journal, spool, releases, settings, and notes that hold over a restart."""
