@@ -106,7 +106,7 @@ run_tests() {
     "$bin/ruff" format --check .
     "$bin/mypy"
     "$bin/lint-imports" --no-cache
-    "$bin/shellcheck" -x -a install.sh .ci/run tests/systemd/*.sh
+    "$bin/shellcheck" -x -a install.sh .ci/run tests/systemd/*.sh tests/aarch64/*.sh
     wait
     say "tests"
     PATH="$bin:$PATH" "$bin/python" -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"

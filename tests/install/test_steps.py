@@ -64,7 +64,7 @@ def test_a_dry_run_tells_every_step(tmp_path: Path) -> None:
     assert done.code == 0, done
     steps = [
         "-m venv ",
-        f"would install torch=={'2.13.0+cpu' if os.uname().machine == 'x86_64' else '2.10.0'} (CPU build)",
+        f"would install torch=={'2.13.0+cpu' if os.uname().machine == 'x86_64' else '2.9.1'} (CPU build)",
         "[worker,signing]",
         "-m compileall ",
         "adding the system user reconvene-agent",
