@@ -110,6 +110,11 @@ step() {
     if [ -n "$FAILED" ]; then tail -n 25 "$log" | sed 's/^/    /' >&2; fi
 }
 tell() { printf '%s\n' "$*" >&3; }
+# told COMMAND…: tell what it prints; where it fails, the step does. Within the words of tell it could not.
+told() {
+    text=$("$@")
+    tell "$text"
+}
 wrong() { tell "$*"; exit 1; }
 
 # inside COMMAND…: in the guest, without any network. enter does not come back.
@@ -118,7 +123,7 @@ enter() {
 }
 inside() { (enter "$@"); }
 agent() { inside "$AGENT" "$@"; }
-here() { "$PYTHON" -m reconvene_agent.cli.main "$@"; }
+here() { "$CHECKOUT/.venv/bin/$AGENT" "$@"; }
 compare() { "$PYTHON" "$HERE/compare.py" "$@"; }
 # member FILE EXPRESSION: of a JSON document, as Python says it of `it`.
 member() { "$PYTHON" -c 'import json, sys; it = json.load(open(sys.argv[1])); print(eval(sys.argv[2]))' "$@"; }
@@ -151,7 +156,8 @@ step_root() {
 
 # Each time anew, as on any machine; pip takes the files it chooses from the last run's where it finds the same ones there.
 step_wheels() {
-    PIP_FIND_LINKS="$WHEELS ${PIP_FIND_LINKS:-}" "$CHECKOUT/install.sh" bundle-wheels --arch aarch64 --python 3.11 "$WHEELS.new"
+    if [ -d "$WHEELS" ]; then export PIP_FIND_LINKS="$WHEELS ${PIP_FIND_LINKS:-}"; fi
+    "$CHECKOUT/install.sh" bundle-wheels --arch aarch64 --python 3.11 "$WHEELS.new"
     rm -rf "$WHEELS"
     mv "$WHEELS.new" "$WHEELS"
     if find "$WHEELS" -name '*.whl' ! -name '*aarch64*' ! -name '*-none-any.whl' | grep .; then wrong "wheels for another processor"; fi
@@ -178,23 +184,23 @@ step_guest() {
 
 step_install() {
     inside /mnt/wheels/install.sh --broker mqtt://127.0.0.1:18830
-    [ -e "$GUEST/etc/systemd/system/multi-user.target.wants/$AGENT.service" ] || wrong "the service is not enabled"
+    [ "$(inside systemctl is-enabled "$AGENT")" = enabled ] || wrong "the service is not enabled"
     inside grep -q '^url = "mqtt://127.0.0.1:18830"' "/etc/$AGENT/config.toml" || wrong "the configuration lacks the broker"
     tell "by install.sh, without a network: $(inside readlink "/opt/$AGENT/current"), the service enabled"
 }
 
 step_import() {
-    tell "$(inside "/opt/$AGENT/current/bin/python" -c '
+    told inside "/opt/$AGENT/current/bin/python" -c '
 import platform, onnxruntime, torch
 assert platform.machine() == "aarch64" and torch.version.cuda is None and not torch.cuda.is_available()
 assert float(torch.ones(64, 64).matmul(torch.ones(64, 64)).sum()) == 64**3
-print(f"torch {torch.__version__}, CPU build ({torch.backends.cpu.get_cpu_capability()}); onnxruntime {onnxruntime.__version__}")')"
+print(f"torch {torch.__version__}, CPU build ({torch.backends.cpu.get_cpu_capability()}); onnxruntime {onnxruntime.__version__}")'
 }
 
 step_probe() {
     agent probe --json >"$WORK/probe.json"
     [ "$(member "$WORK/probe.json" 'it["architecture"]')" = aarch64 ] || wrong "probe does not say aarch64"
-    tell "$(member "$WORK/probe.json" 'f"{it["architecture"]}, {it["cores"]} cores, profile {it["profile"]}"')"
+    told member "$WORK/probe.json" '"{architecture}, {cores} cores, profile {profile}".format(**it)'
 }
 
 step_prune() {
@@ -202,19 +208,20 @@ step_prune() {
     cp -R "$GUEST/root/work/bundle" "$WORK/bundle"
     agent prune /root/work/bundle --sparsity 0.8 --profile generic-aarch64 --out /root/work/pruned
     here prune "$WORK/bundle" --sparsity 0.8 --profile generic-aarch64 --out "$WORK/pruned"
-    tell "resnet20, held against x86-64: $(compare pruned "$GUEST/root/work/pruned" "$WORK/pruned")"
+    tell "resnet20, held against the one of $(uname -m):"
+    told compare pruned "$GUEST/root/work/pruned" "$WORK/pruned"
 }
 
 step_plan() {
     agent plan /root/work/bundle --sparsities 0.5 0.8 --width-multipliers 1 --latency-ms 1000 --json >"$WORK/plan.json"
-    tell "$(member "$WORK/plan.json" 'f"{len(it["candidates"])} candidates measured, sparsity {it["chosen"]["sparsity"]} chosen"')"
+    told member "$WORK/plan.json" '"{} candidates measured, sparsity {} chosen".format(len(it["candidates"]), it["chosen"]["sparsity"])'
 }
 
 step_train() {
     agent specialize --bundle /root/work/bundle --data /mnt/digits/digits.npz --sparsity 0.8 --latency-ms 1000 --epochs 1 \
         --out /root/work/models --json >"$WORK/train.json"
     [ -e "$GUEST/root/work/models/current/model.onnx" ] || wrong "nothing was released"
-    tell "$(member "$WORK/train.json" 'f"one epoch of {it["training"]["images"]["train"]} images, held-out accuracy {it["training"]["accuracy"]:.1%}, released"')"
+    told member "$WORK/train.json" '"{images[train]} images for an epoch, held-out accuracy {accuracy:.1%}, released".format(**it["training"])'
 }
 
 step_predict() {
@@ -222,7 +229,8 @@ step_predict() {
     here predict "$DIGITS/3.png" "$DIGITS/7.png" --model "$GUEST/root/work/models" --json >"$WORK/here.json"
     answers='[(each["label"], round(each["probability"], 4)) for one in it["predictions"] for each in one["classes"]]'
     there=$(member "$WORK/there.json" "$answers")
-    [ "$there" = "$(member "$WORK/here.json" "$answers")" ] || wrong "another answer on x86-64: $there"
+    ours=$(member "$WORK/here.json" "$answers")
+    [ "$there" = "$ours" ] || wrong "$there, but $ours on $(uname -m)"
     tell "the same answers on both sides"
 }
 
@@ -237,8 +245,10 @@ step_parity() {
     own=$QEMU_CPU
     logits_there "$OTHER_CPU"
     logits_there "$own"
-    tell "the release against x86-64: $(compare same "$GUEST/root/work/$own.npz" "$WORK/here.npz");"
-    tell "on $OTHER_CPU: $(compare same "$GUEST/root/work/$OTHER_CPU.npz" "$WORK/here.npz")"
+    tell "the release on $own and $(uname -m):"
+    told compare same "$GUEST/root/work/$own.npz" "$WORK/here.npz"
+    tell "; on $OTHER_CPU:"
+    told compare same "$GUEST/root/work/$OTHER_CPU.npz" "$WORK/here.npz"
 }
 
 # A status that names problems (exit code 1) is an answer too.
@@ -268,7 +278,7 @@ step_daemon() {
 step_uninstall() {
     inside /mnt/wheels/install.sh uninstall --purge
     for left in "/opt/$AGENT" "/etc/$AGENT" "/var/lib/$AGENT" "/usr/local/bin/$AGENT" "/etc/systemd/system/$AGENT.service"; do
-        [ ! -e "$GUEST$left" ] || wrong "$left is left"
+        if [ -e "$GUEST$left" ] || [ -L "$GUEST$left" ]; then wrong "$left is left"; fi
     done
     tell "nothing is left"
 }
