@@ -47,9 +47,11 @@ needs() {
 
 # register: let the kernel start aarch64 programs in qemu, which it holds open (F), so that it is found in the guest too.
 register() {
-    mkdir -p "$WORK"
-    [ -e "$BINFMT/register" ] || mount -t binfmt_misc binfmt_misc "$BINFMT" 2>/dev/null ||
-        die "binfmt_misc is missing in this kernel, or kept from this container: run this where root may mount it"
+    if [ ! -e "$BINFMT/register" ]; then
+        mount -t binfmt_misc binfmt_misc "$BINFMT" 2>/dev/null ||
+            die "binfmt_misc is missing in this kernel, or kept from this container: run this where root may mount it"
+        MOUNTED=yes
+    fi
     if [ ! -e "$BINFMT/qemu-aarch64" ]; then
         [ -r /usr/lib/binfmt.d/qemu-aarch64.conf ] || die "qemu-user-static has brought no /usr/lib/binfmt.d/qemu-aarch64.conf"
         cat /usr/lib/binfmt.d/qemu-aarch64.conf >"$BINFMT/register"
@@ -59,11 +61,12 @@ register() {
 }
 
 # Everything happens in mounts and processes of its own, which the kernel ends with the first of them, whatever ends that.
-REGISTERED="" CAGE=""
+REGISTERED="" MOUNTED="" CAGE=""
 end() {
     trap '' HUP INT TERM
     if [ -n "$CAGE" ]; then kill -KILL "$CAGE" 2>/dev/null && wait "$CAGE" 2>/dev/null || true; fi
     if [ -n "$REGISTERED" ]; then echo -1 >"$BINFMT/qemu-aarch64"; fi
+    if [ -n "$MOUNTED" ]; then umount "$BINFMT"; fi
     rm -rf --one-file-system "$GUEST" "$WHEELS.new" "$ROOT.new"
 }
 
