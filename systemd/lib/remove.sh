@@ -17,7 +17,7 @@ uninstall() {
     if [ -n "$PURGE" ]; then purge; else keep; fi
     remove_account
     say "removing the service's files"
-    for piece in $pieces; do act rm -f "$piece"; done
+    for piece in $pieces; do act rm -f "$piece" "$piece.new"; done
     if [ -d "$DROP_INS" ]; then
         [ -z "$PURGE" ] || act rm -rf "$DROP_INS"
         rmdir "$DROP_INS" 2>/dev/null || dry || [ ! -e "$DROP_INS" ] || say "kept: $DROP_INS, which holds settings of yours"

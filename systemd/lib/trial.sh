@@ -24,10 +24,8 @@ begin_trial() {
     for file in "$CONFIG_FILE" "$BASE_FILE"; do
         [ ! -e "$file" ] || cp -p "$file" "$note"
     done
-    sync -f "$PREFIX"
-    mv -T "$note" "$PREFIX/trial"
-    sync -f "$PREFIX"
-    # A first installation takes nothing back; it is completed when install.sh is called again.
+    # Before there is a note somebody is there to act on it, who goes away by himself where there is none. Of a first installation
+    # nothing is to be taken back: it is completed when install.sh is called again.
     if [ -n "$CURRENT" ]; then
         put "$HERE/systemd/lib/trial.service" "$JUDGE"
         mkdir -p "${JUDGE_AT_BOOT%/*}"
@@ -38,6 +36,9 @@ begin_trial() {
             systemctl restart --no-block "${JUDGE##*/}"
         fi
     fi
+    sync -f "$PREFIX"
+    mv -T "$note" "$PREFIX/trial"
+    sync -f "$PREFIX"
 }
 
 # close_trial: from here on nothing is completed or taken back any more.
@@ -49,8 +50,8 @@ close_trial() {
         sync -f "$PREFIX"
         rm -rf "$PREFIX/trial.over"
     fi
-    if [ -e "$JUDGE" ]; then
-        rm -f "$JUDGE_AT_BOOT" "$JUDGE"
+    if [ -e "$JUDGE" ] || [ -e "$JUDGE.new" ]; then
+        rm -f "$JUDGE_AT_BOOT" "$JUDGE" "$JUDGE.new"
         if systemd_runs; then systemctl daemon-reload; fi
     fi
 }

@@ -43,6 +43,7 @@ def test_a_version_on_trial(installed: Board, wheels: Path, tmp_path: Path, whic
         if power:
             installed.guest.cut_power()
     assert installed.settled() == ("0.1.0" if which == "broken" else "0.2.0")
+    assert installed.leftovers() == []
     assert (installed.read(CONFIG) == before) == (which == "broken")
     assert installed.install(wheels, "--broker", "mqtt://127.0.0.1:1").code == 0
     assert installed.read(MINE) == "mine\n"
@@ -62,6 +63,7 @@ def test_killed_before_each_of_its_changes(installed: Board, wheels: Path, good:
         assert done.code == 0, (stopped, done)
         assert installed.settled() == ("0.2.0" if target is good else "0.1.0"), stopped
         assert installed.versions() == ["0.1.0", "0.2.0"], stopped
+        assert installed.leftovers() == [], stopped
         assert installed.read(MINE) == "mine\n"
         other, target = target, other
     assert calls > 30

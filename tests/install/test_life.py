@@ -80,6 +80,7 @@ def test_the_power_fails_before_a_broken_version_is_found_out(board: Board, whee
         assert board.guest.run("readlink", "/opt/reconvene-agent/current").out == f"versions/{Path(where).name}\n"
         board.guest.cut_power()
     assert board.settled() == "0.1.0"
+    assert board.leftovers() == []
     assert board.judgement()[-1] == f"install.sh: error: the change to {Path(where).name} was taken back"
     assert (board.read(UNIT), board.read("/etc/reconvene-agent/config.toml")) == before
     assert board.guest.run("test", "-e", "/etc/systemd/system/extra.slice").code == 1
@@ -91,6 +92,7 @@ def test_the_installer_is_killed_before_a_good_version_has_proved_itself(board: 
     with board.frozen(bundle, "upgrade", before="systemctl start --no-block reconvene-agent") as stopped:
         assert stopped
     assert board.settled() == "0.1.1"
+    assert board.leftovers() == []
     assert board.versions() == ["0.1.0", "0.1.1"]
     assert not [line for line in board.judgement() if "note:" in line], "nothing was added to the old version"
     assert board.install(wheels, "upgrade").code == 0
