@@ -160,7 +160,7 @@ def test_uninstalled_it_leaves_what_it_says(board: Board, wheels: Path) -> None:
     assert board.guest.run("id", "reconvene-agent").code == 1
     assert "reconvene" not in board.read("/etc/group")
     # systemd forgets a unit without a file in its own time.
-    until(lambda: not board.guest.run("systemctl", "list-units", "--all", "--no-legend", "*reconvene*").out.strip(), 20)
+    until(lambda: not board.guest.run("systemctl", "list-units", "--all", "--no-legend", "*reconvene*").out.strip(), 60)
     assert board.install(wheels, "uninstall").code == 0
 
 
