@@ -21,6 +21,8 @@ PREFIX="" RESTING="" WAIT_S=60
 . "$HERE/systemd/lib/packages.sh"
 # shellcheck source=systemd/lib/versions.sh
 . "$HERE/systemd/lib/versions.sh"
+# shellcheck source=systemd/lib/trial.sh
+. "$HERE/systemd/lib/trial.sh"
 # shellcheck source=systemd/lib/remove.sh
 . "$HERE/systemd/lib/remove.sh"
 # shellcheck source=systemd/lib/wheels.sh
@@ -120,6 +122,7 @@ develop() {
 # --- the service ------------------------------------------------------------------------------------------------------
 
 install_service() {
+    end_earlier_trial
     CURRENT=$(serving)
     if [ "$ACTION" = upgrade ] && [ -z "$CURRENT" ]; then die "nothing is installed in $PREFIX that could be upgraded: sudo ./install.sh"; fi
     decide_worker
@@ -134,15 +137,22 @@ install_service() {
     fi
     if [ -n "$CURRENT" ]; then
         if systemd_runs && [ "$(systemctl is-active "$SERVICE")" = inactive ]; then RESTING=yes; fi
-        dry || UNDO=go_back
     fi
     if [ "$CURRENT" = "$version" ]; then say "putting $version in order"; else say "switching to $version${CURRENT:+ from $CURRENT}"; fi
+    begin_trial "$version"
+    if [ -n "$CURRENT" ] && ! dry; then UNDO=go_back; fi
     place_config
     switch_to "$version"
+    settle
+    finish "$version"
+}
+
+# settle: what a version that serves needs beside its own files.
+settle() {
+    act ln -sfn "$PREFIX/current/bin/reconvene-agent" "$COMMAND"
     own_config
     take_up_kept
     [ -n "$CURRENT" ] || act systemctl enable --quiet "$SERVICE"
-    finish "$version"
 }
 
 # nothing_differs: whether what this version would put in place is there, and the service runs with it.
@@ -154,9 +164,11 @@ nothing_differs() {
 finish() {
     if ! systemd_runs; then
         UNDO=""
+        close_trial
         say "systemd does not run here: the service starts with the next boot"
     elif [ -n "$RESTING" ]; then
         UNDO=""
+        close_trial
         say "the service was stopped before, and stays so: sudo systemctl start $SERVICE"
     else
         say "starting the service"
@@ -165,13 +177,15 @@ finish() {
             complain "$1"
             if [ -n "$CURRENT" ] && [ "$CURRENT" != "$1" ]; then
                 go_back
-                [ -z "$BUILT" ] || act rm -rf "$PREFIX/versions/$1"
+                [ -z "$BUILT" ] || discard "$1"
                 die "the change to $1 was taken back"
             fi
             UNDO=""
+            close_trial
             die "the service is installed and does not come up: sudo reconvene-agent doctor says what to do"
         fi
         UNDO=""
+        close_trial
         say "the service runs; look at it with: reconvene-agent status"
     fi
     if [ -n "$CURRENT" ] && [ "$CURRENT" != "$1" ]; then
@@ -237,7 +251,10 @@ choose_prefix() {
 alone() {
     if dry || ! is_root; then return; fi
     exec 9>/run/reconvene-agent-install.lock
-    flock -n 9 || die "another install.sh is at work"
+    if flock -n 9; then return; fi
+    on_trial || die "another install.sh is at work"
+    say "waiting until the trial of a version has ended"
+    flock -w 600 9 || die "another install.sh is at work"
 }
 
 case ${1:-} in
@@ -249,6 +266,7 @@ case $ACTION in
     test) run_tests "$@" ;;
     dev) develop ;;
     service | upgrade) options "$@"; alone; install_service ;;
+    end-trial) PREFIX=${HERE%/trial}; end_trial ;; # called by whoever holds the lock, as PREFIX/trial/install.sh
     uninstall) options "$@"; alone; uninstall; dry || rm -f /run/reconvene-agent-install.lock ;;
     bundle-wheels)
         options "$@"

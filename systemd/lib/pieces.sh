@@ -30,7 +30,7 @@ put() {
     mv "$2.new" "$2"
 }
 
-with_prefix() { sed "s#/opt/reconvene-agent/current/#$PREFIX/current/#g" "$1"; }
+with_prefix() { sed -e "s#/opt/reconvene-agent/current/#$PREFIX/current/#g" -e "s#/opt/reconvene-agent/trial#$PREFIX/trial#g" "$1"; }
 
 # pieces_agree FOLDER: whether its files are in place as they are.
 pieces_agree() {

@@ -6,6 +6,7 @@ KEPT_MARK=$STATE_DIR/.kept
 
 uninstall() {
     is_root || dry || die "the service is removed by root: sudo ./install.sh uninstall"
+    close_trial
     say "stopping the service"
     if systemd_runs && [ -e "/etc/systemd/system/$SERVICE.service" ]; then
         act systemctl disable --quiet --now "$SERVICE"
@@ -16,7 +17,7 @@ uninstall() {
     if [ -n "$PURGE" ]; then purge; else keep; fi
     remove_account
     say "removing the service's files"
-    for piece in $pieces; do act rm -f "$piece"; done
+    for piece in $pieces; do act rm -f "$piece" "$piece.new"; done
     if [ -d "$DROP_INS" ]; then
         [ -z "$PURGE" ] || act rm -rf "$DROP_INS"
         rmdir "$DROP_INS" 2>/dev/null || dry || [ ! -e "$DROP_INS" ] || say "kept: $DROP_INS, which holds settings of yours"
@@ -31,6 +32,9 @@ uninstall() {
     case $(readlink "$COMMAND" 2>/dev/null) in
         "$PREFIX"/*) act rm -f "$COMMAND" ;;
     esac
+    for folder in "$PREFIX"/versions/*; do
+        [ ! -d "$folder" ] || discard "${folder##*/}"
+    done
     act rm -rf "$PREFIX/versions" "$PREFIX/current" "$PREFIX/current.new" "/run/$SERVICE" "/var/cache/$SERVICE"
     if [ -d "$PREFIX" ] && ! dry; then rmdir "$PREFIX" 2>/dev/null || say "kept: $PREFIX, which holds files of yours"; fi
     dry || say "reconvene-agent is removed"
@@ -49,6 +53,8 @@ purge() {
 }
 
 keep() {
+    # First of all, so that it is taken up again wherever this ends.
+    if [ -d "$STATE_DIR" ]; then act touch "$KEPT_MARK"; fi
     for folder in "$CONFIG_DIR" "$STATE_DIR"; do
         [ -d "$folder" ] || continue
         say "kept: $folder (uninstall --purge removes it)"
@@ -57,7 +63,6 @@ keep() {
             act find "$folder" -xdev -group "$ACCOUNT" -exec chgrp -h root {} +
         fi
     done
-    if [ -d "$STATE_DIR" ]; then act touch "$KEPT_MARK"; fi
 }
 
 # take_up_kept: give the state that an uninstallation has kept to the service again.

@@ -2,7 +2,6 @@
 # The configuration file: made from the template or the file given, changed where an option says so, checked before it is put in place.
 
 CONFIG_FILE=/etc/reconvene-agent/config.toml
-CONFIG_KEPT=""
 CONFIG_DIFFERS=""
 CHECK='
 import pathlib, sys
@@ -68,9 +67,9 @@ place_config() {
     if [ -e "$CONFIG_FILE" ]; then
         say "keeping the configuration as it was as $CONFIG_FILE.old"
         cp -p "$CONFIG_FILE" "$CONFIG_FILE.old"
-        CONFIG_KEPT=$CONFIG_FILE.old
     fi
     say "writing $CONFIG_FILE"
+    sync "$CONFIG_FILE.new"
     mv "$CONFIG_FILE.new" "$CONFIG_FILE"
 }
 
@@ -83,12 +82,4 @@ change_setting() {
 own_config() {
     act chgrp "$ACCOUNT" "$CONFIG_FILE"
     act chmod 0640 "$CONFIG_FILE"
-}
-
-# take_config_back: undo what write_config has done in this run.
-take_config_back() {
-    if [ -n "$CONFIG_KEPT" ]; then
-        mv "$CONFIG_KEPT" "$CONFIG_FILE"
-        CONFIG_KEPT=""
-    fi
 }

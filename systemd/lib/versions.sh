@@ -71,8 +71,8 @@ switch_to() {
     stop_service
     if dry; then pieces=$HERE/systemd; else pieces=$PREFIX/versions/$1/service; fi
     install_pieces "$pieces"
+    act sync -f /etc/systemd/system
     point_at "$1"
-    act ln -sfn "$PREFIX/current/bin/reconvene-agent" "$COMMAND"
 }
 
 # healthy: whether the service is up, answers, and is after some seconds still the same process.
@@ -109,17 +109,19 @@ complain() {
     journalctl -u "$SERVICE" -n 25 --no-pager -o cat 2>/dev/null | sed 's/^/    /' >&2 || true
 }
 
-# go_back: let the version serve again that did before, as it was.
+# go_back: let the version serve again that did before, as it was. It may be cut short too: the trial ends with it, and not before.
 go_back() {
     UNDO=""
     say "going back to $CURRENT"
     take_config_back
     switch_to "$CURRENT"
     if [ -n "$RESTING" ] || ! systemd_runs; then
+        close_trial
         say "$CURRENT is in place again"
         return
     fi
     start_service
+    close_trial
     if healthy; then
         say "$CURRENT serves again"
     else
@@ -132,15 +134,22 @@ keep_two() {
     for folder in "$PREFIX"/versions/*; do
         case " $* " in
             *" ${folder##*/} "*) ;;
-            *) [ ! -d "$folder" ] || { say "removing ${folder##*/}"; act rm -rf "$folder"; } ;;
+            *) [ ! -d "$folder" ] || { say "removing ${folder##*/}"; discard "${folder##*/}"; } ;;
         esac
     done
+}
+
+# discard ID: remove a version. From the first moment on it is none that is whole, wherever that ends.
+discard() {
+    act rm -f "$PREFIX/versions/$1/$COMPLETE"
+    act sync -f "$PREFIX/versions"
+    act rm -rf "$PREFIX/versions/$1"
 }
 
 # left_behind OLD NEW: tell of the packages that somebody has added to the old version and that the new one does not have.
 left_behind() {
     for asked_for in "$PREFIX/versions/$1"/lib/python3*/site-packages/*.dist-info/REQUESTED; do
-        name=$(basename "$(dirname "$asked_for")" | sed 's/-[^-]*$//')
+        name=$(basename "$(dirname "$asked_for")" | sed 's/-[^-]*\.dist-info$//')
         if [ -e "$asked_for" ] && [ -z "$(find "$PREFIX/versions/$2/lib" -maxdepth 3 -name "$name-*.dist-info")" ]; then
             say "note: $name was added to $1, and $2 does not have it. Where it is needed: sudo $PREFIX/current/bin/pip install …"
         fi

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support.installing import WORKER, Board, altered
+from support.installing import WORKER, Board, altered, broken
 from support.waiting import until
 
 pytestmark = pytest.mark.timeout(400)
@@ -57,16 +57,9 @@ def test_a_configuration_that_does_not_fit_changes_nothing(board: Board, wheels:
 
 
 def test_an_upgrade_that_does_not_come_up_goes_back_by_itself(board: Board, wheels: Path, tmp_path: Path) -> None:
-    broken = altered(
-        wheels, tmp_path / "broken", "0.3.0", "reconvene_agent/daemon/__main__.py", "def main(", "1 / 0\n\ndef main("
-    )
-    unit = broken / "systemd/reconvene-agent.service"
-    # It uses up all the starts that systemd allows.
-    unit.write_text(unit.read_text().replace("RestartSec=5\n", "RestartSec=100ms\n"))
-    assert "=100ms" in unit.read_text()
-    (broken / "systemd/extra.slice").write_text("[Slice]\n")
+    bundle = broken(wheels, tmp_path / "broken")
     before = board.read(UNIT), board.read("/etc/reconvene-agent/config.toml")
-    done = board.install(broken, "upgrade", "--wait", "8", "--broker", "mqtt://127.0.0.1:2")
+    done = board.install(bundle, "upgrade", "--wait", "8", "--broker", "mqtt://127.0.0.1:2")
     assert done.code == 1
     assert "ZeroDivisionError" in done.err
     assert "Start request repeated too quickly" in done.err
@@ -76,6 +69,36 @@ def test_an_upgrade_that_does_not_come_up_goes_back_by_itself(board: Board, whee
     assert (board.read(UNIT), board.read("/etc/reconvene-agent/config.toml")) == before
     assert board.guest.run("test", "-e", "/etc/systemd/system/extra.slice").code == 1
     assert board.versions() == ["0.1.0"]
+
+
+def test_the_power_fails_before_a_broken_version_is_found_out(board: Board, wheels: Path, tmp_path: Path) -> None:
+    """Nobody but systemd is left to go back."""
+    bundle = broken(wheels, tmp_path / "broken")
+    where = board.plant(bundle)
+    before = board.read(UNIT), board.read("/etc/reconvene-agent/config.toml")
+    words = ("upgrade", "--wait", "4", "--broker", "mqtt://127.0.0.1:2")
+    with board.frozen(bundle, *words, before="systemctl start --no-block reconvene-agent") as stopped:
+        assert stopped
+        assert board.guest.run("readlink", "/opt/reconvene-agent/current").out == f"versions/{Path(where).name}\n"
+        board.guest.cut_power()
+    assert board.settled() == "0.1.0"
+    assert board.leftovers() == []
+    assert board.judgement()[-1] == f"install.sh: error: the change to {Path(where).name} was taken back"
+    assert (board.read(UNIT), board.read("/etc/reconvene-agent/config.toml")) == before
+    assert board.guest.run("test", "-e", "/etc/systemd/system/extra.slice").code == 1
+
+
+def test_the_installer_is_killed_before_a_good_version_has_proved_itself(board: Board, wheels: Path, tmp_path: Path) -> None:
+    bundle = altered(wheels, tmp_path / "good", "0.1.1")
+    board.plant(bundle)
+    with board.frozen(bundle, "upgrade", before="systemctl start --no-block reconvene-agent") as stopped:
+        assert stopped
+    assert board.settled() == "0.1.1"
+    assert board.leftovers() == []
+    assert board.versions() == ["0.1.0", "0.1.1"]
+    assert not [line for line in board.judgement() if "note:" in line], "nothing was added to the old version"
+    assert board.install(wheels, "upgrade").code == 0
+    assert board.version() == "0.1.0"
 
 
 @pytest.mark.long
@@ -139,7 +162,7 @@ def test_uninstalled_it_leaves_what_it_says(board: Board, wheels: Path) -> None:
     assert board.guest.run("id", "reconvene-agent").code == 1
     assert "reconvene" not in board.read("/etc/group")
     # systemd forgets a unit without a file in its own time.
-    until(lambda: not board.guest.run("systemctl", "list-units", "--all", "--no-legend", "*reconvene*").out.strip(), 20)
+    until(lambda: not board.guest.run("systemctl", "list-units", "--all", "--no-legend", "*reconvene*").out.strip(), 60)
     assert board.install(wheels, "uninstall").code == 0
 
 

@@ -40,7 +40,11 @@ for unit in mosquitto postgresql postgresql@ cron apt-daily ssh; do
     ln -sfn /dev/null "$here/root/etc/systemd/system/$unit.service"
 done
 for folder; do set -- "$@" "--bind-ro=$folder"; shift; done
-exec systemd-nspawn -q -D "$here/root" --register=no --keep-unit --private-network --boot --console=pipe "$@"
+# Whenever its power was cut, a line asks for it to be switched on again.
+while true; do
+    systemd-nspawn -q -D "$here/root" --register=no --keep-unit --private-network --boot --console=pipe "$@" </dev/null || true
+    read -r _
+done
 """
 
 
@@ -57,22 +61,38 @@ class Double:
 
     def __init__(self, *folders: Path) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="guest-", dir="/dev/shm"))
+        self._inside: list[subprocess.Popen[str]] = []
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by ``end``
         words = ["unshare", "-m", "bash", "-c", _BOOT, "boot", self._folder, self._folder.name, *folders]
         self._host = subprocess.Popen(
-            list(map(str, words)), stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
+            list(map(str, words)), stdin=subprocess.PIPE, stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            self._pid = until(self._leader, BOOT_S)
-            until(lambda: self.run("systemctl", "is-system-running").out.strip() in ("running", "degraded"), BOOT_S)
+            self._boot()
         except BaseException:
             self.end()
             raise
 
+    def _boot(self) -> None:
+        self._pid = until(self._leader, BOOT_S)
+        until(lambda: self.run("systemctl", "is-system-running").out.strip() in ("running", "degraded"), BOOT_S)
+
+    def cut_power(self) -> None:
+        """Let all its processes end at once, and boot it again; what it has written is there as it was."""
+        assert self._host.stdin is not None
+        before = psutil.Process(self._pid)
+        before.kill()
+        for process in self._inside:
+            process.send_signal(signal.SIGCONT)  # one that was stopped is to see that what it has started is gone
+        psutil.wait_procs([before, *psutil.Process(self._host.pid).children()], BOOT_S)
+        self._host.stdin.write(b"\n")
+        self._host.stdin.flush()
+        self._boot()
+
     def _leader(self) -> int:
         assert self._host.poll() is None, self.said
         try:
-            children = psutil.Process(self._host.pid).children()
+            children = psutil.Process(self._host.pid).children(recursive=True)
             return next((each.pid for each in children if each.name() == "systemd"), 0)
         except psutil.NoSuchProcess:
             return 0  # a helper of the start that is over
@@ -85,8 +105,9 @@ class Double:
 
     def popen(self, *words: object, **environment: str) -> subprocess.Popen[str]:
         """Start a command inside, as root."""
+        self._inside = [process for process in self._inside if process.poll() is None]
         outside = {"PATH": _PATH, "HOME": "/root", "LANG": "C.UTF-8", **environment}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             ["nsenter", "-t", str(self._pid), "-a", "sh", "-c", 'cd / && exec "$@"', "sh", *map(str, words)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -94,6 +115,8 @@ class Double:
             text=True,
             env=outside,
         )
+        self._inside.append(process)
+        return process
 
     def run(self, *words: object, seconds: float = 300.0, **environment: str) -> Ended:
         """Run a command inside to its end."""
@@ -113,6 +136,8 @@ class Double:
         for process in (*psutil.Process(self._host.pid).children(recursive=True), self._host):
             process.send_signal(signal.SIGKILL)
         self._host.wait(10)
+        assert self._host.stdin is not None
+        self._host.stdin.close()
         self._log.close()
         for group in Path("/sys/fs/cgroup").glob(f"*/{self._folder.name}"):
             for folder in sorted((group, *(each for each in group.rglob("*") if each.is_dir())), reverse=True):

@@ -17,8 +17,28 @@ from support.guests import CHECKOUT, HOME, Guest
 
 KERNEL = guests.CACHE.with_name("vmlinuz")
 LIBRARIES = ("msgspec", "psutil", "paho", "rich", "tomli_w", "markdown_it", "mdurl", "pygments")
+HEAVY = (
+    *(
+        "torch",
+        "functorch",
+        "torchgen",
+        "numpy",
+        "numpy.libs",
+        "onnx",
+        "onnxruntime",
+        "onnxscript",
+        "onnx_ir",
+        "ml_dtypes",
+        "safetensors",
+    ),
+    *("PIL", "pillow.libs", "google", "flatbuffers", "sympy", "mpmath", "networkx", "jinja2", "markupsafe", "filelock", "fsspec"),
+    *("packaging", "typing_extensions.py"),
+)
+"""What a worker needs beside that."""
 QEMU = "qemu-system-x86_64"
 MEMORY_MB = 2600
+HEAVY_MEMORY_MB = 5600
+_LEFT_OUT = shutil.ignore_patterns("include", "test", "tests", "bin", "_inductor", "*.a", "__pycache__")
 
 _UNIT = """[Unit]
 After=multi-user.target
@@ -45,7 +65,7 @@ def why_not() -> str:
     return guests.why_not()
 
 
-def pack(guest: Guest, scenario: str) -> Path:
+def pack(guest: Guest, scenario: str, heavy: bool = False) -> Path:
     """Pack a guest in which the service is installed into the file that a machine boots from; it does ``scenario``, a script."""
     at = guest.root / HOME.lstrip("/")
     shutil.rmtree(at / "venv")
@@ -54,8 +74,12 @@ def pack(guest: Guest, scenario: str) -> Path:
     (at / "venv/pyvenv.cfg").write_text("home = /usr/bin\n")
     packages = at / "venv/lib/python3.11/site-packages"
     folders = [Path(entry) for entry in sys.path if entry.endswith("site-packages")] or [Path(sysconfig.get_path("purelib"))]
-    for name in LIBRARIES:
-        shutil.copytree(next(folder / name for folder in folders if (folder / name).is_dir()), packages / name)
+    for name in (*LIBRARIES, *(HEAVY if heavy else ())):
+        source = next(folder / name for folder in folders if (folder / name).exists())
+        if source.is_dir():
+            shutil.copytree(source, packages / name)
+        else:
+            shutil.copy(source, packages)
     shutil.copytree(CHECKOUT / "agent/reconvene_agent", packages / "reconvene_agent")
     shutil.copytree(CHECKOUT / "device_profiles", packages / "reconvene_agent/device_profiles")
     (guest.root / "scenario").write_text(scenario)
@@ -73,7 +97,7 @@ def pack(guest: Guest, scenario: str) -> Path:
     return packed
 
 
-def run(packed: Path, seconds: float) -> str:
+def run(packed: Path, seconds: float, memory_mb: int = MEMORY_MB) -> str:
     """Boot a machine, wait until it has done its scenario and switched itself off; return what was on its console.
 
     Raises:
@@ -81,7 +105,7 @@ def run(packed: Path, seconds: float) -> str:
     """
     subprocess.run([CHECKOUT / "tests/systemd/make_kernel.sh", KERNEL], check=True, capture_output=True)
     words = "console=ttyS0 rdinit=/lib/systemd/systemd quiet systemd.unit=scenario.target systemd.show_status=no panic=-1"
-    machine = [QEMU, "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(MEMORY_MB), "-nic", "none"]
+    machine = [QEMU, "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(memory_mb), "-nic", "none"]
     started = [*machine, "-nographic", "-no-reboot", "-kernel", str(KERNEL), "-initrd", str(packed), "-append", words]
     done = subprocess.run(started, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=True)
     return done.stdout.decode(errors="replace").replace("\r", "")
