@@ -250,7 +250,7 @@ step_parity() {
     logits_there "$own"
     tell "the release on $own and $(uname -m):"
     told compare same "$GUEST/root/work/$own.npz" "$WORK/here.npz"
-    tell "; on $OTHER_CPU:"
+    tell "and on $OTHER_CPU:"
     told compare same "$GUEST/root/work/$OTHER_CPU.npz" "$WORK/here.npz"
 }
 
