@@ -175,10 +175,10 @@ step_guest() {
     mount --rbind /sys "$GUEST/sys"
     mount --rbind /dev "$GUEST/dev"
     mount -t tmpfs run "$GUEST/run"
-    mkdir -p "$GUEST/mnt/wheels" "$GUEST/mnt/digits" "$GUEST/root/work"
+    mkdir -p "$GUEST/mnt/wheels" "$GUEST/mnt/digits" "$GUEST/srv/job"
     mount --bind -o ro "$WHEELS" "$GUEST/mnt/wheels"
     mount --bind -o ro "$DIGITS" "$GUEST/mnt/digits"
-    cp "$HERE/compare.py" "$GUEST/root/work"
+    cp "$HERE/compare.py" "$GUEST/srv/job"
     machine=$(inside uname -m)
     [ "$machine" = aarch64 ] || wrong "uname -m is $machine"
     [ "$(inside getconf LONG_BIT)" = 64 ] || wrong "it is no 64-bit system"
@@ -207,29 +207,29 @@ step_probe() {
 }
 
 step_prune() {
-    agent bundle create /root/work/bundle --model resnet20 --input 1x8x8 --classes 10 --seed 0
-    cp -R "$GUEST/root/work/bundle" "$WORK/bundle"
-    agent prune /root/work/bundle --sparsity 0.8 --profile generic-aarch64 --out /root/work/pruned
+    agent bundle create /srv/job/bundle --model resnet20 --input 1x8x8 --classes 10 --seed 0
+    cp -R "$GUEST/srv/job/bundle" "$WORK/bundle"
+    agent prune /srv/job/bundle --sparsity 0.8 --profile generic-aarch64 --out /srv/job/pruned
     here prune "$WORK/bundle" --sparsity 0.8 --profile generic-aarch64 --out "$WORK/pruned"
     tell "resnet20, held against the one of $(uname -m):"
-    told compare pruned "$GUEST/root/work/pruned" "$WORK/pruned"
+    told compare pruned "$GUEST/srv/job/pruned" "$WORK/pruned"
 }
 
 step_plan() {
-    agent plan /root/work/bundle --sparsities 0.5 0.8 --width-multipliers 1 --latency-ms 1000 --json >"$WORK/plan.json"
+    agent plan /srv/job/bundle --sparsities 0.5 0.8 --width-multipliers 1 --latency-ms 1000 --json >"$WORK/plan.json"
     told member "$WORK/plan.json" '"{} candidates measured, sparsity {} chosen".format(len(it["candidates"]), it["chosen"]["sparsity"])'
 }
 
 step_train() {
-    agent specialize --bundle /root/work/bundle --data /mnt/digits/digits.npz --sparsity 0.8 --latency-ms 1000 --epochs 1 \
-        --out /root/work/models --json >"$WORK/train.json"
-    [ -e "$GUEST/root/work/models/current/model.onnx" ] || wrong "nothing was released"
+    agent specialize --bundle /srv/job/bundle --data /mnt/digits/digits.npz --sparsity 0.8 --latency-ms 1000 --epochs 1 \
+        --out /srv/job/models --json >"$WORK/train.json"
+    [ -e "$GUEST/srv/job/models/current/model.onnx" ] || wrong "nothing was released"
     told member "$WORK/train.json" '"{images[train]} images for an epoch, held-out accuracy {accuracy:.1%}, released".format(**it["training"])'
 }
 
 step_predict() {
-    agent predict /mnt/digits/3.png /mnt/digits/7.png --model /root/work/models --json >"$WORK/there.json"
-    here predict "$DIGITS/3.png" "$DIGITS/7.png" --model "$GUEST/root/work/models" --json >"$WORK/here.json"
+    agent predict /mnt/digits/3.png /mnt/digits/7.png --model /srv/job/models --json >"$WORK/there.json"
+    here predict "$DIGITS/3.png" "$DIGITS/7.png" --model "$GUEST/srv/job/models" --json >"$WORK/here.json"
     answers='[(each["label"], round(each["probability"], 4)) for one in it["predictions"] for each in one["classes"]]'
     there=$(member "$WORK/there.json" "$answers")
     ours=$(member "$WORK/here.json" "$answers")
@@ -239,19 +239,19 @@ step_predict() {
 
 logits_there() {
     pretend "$1"
-    inside "/opt/$AGENT/current/bin/python" /root/work/compare.py logits /root/work/models/current/model.onnx \
-        /mnt/digits/digits.npz "/root/work/$1.npz"
+    inside "/opt/$AGENT/current/bin/python" /srv/job/compare.py logits /srv/job/models/current/model.onnx \
+        /mnt/digits/digits.npz "/srv/job/$1.npz"
 }
 
 step_parity() {
-    compare logits "$GUEST/root/work/models/current/model.onnx" "$DIGITS/digits.npz" "$WORK/here.npz"
+    compare logits "$GUEST/srv/job/models/current/model.onnx" "$DIGITS/digits.npz" "$WORK/here.npz"
     own=$QEMU_CPU
     logits_there "$OTHER_CPU"
     logits_there "$own"
     tell "the release on $own and $(uname -m):"
-    told compare same "$GUEST/root/work/$own.npz" "$WORK/here.npz"
+    told compare same "$GUEST/srv/job/$own.npz" "$WORK/here.npz"
     tell "and on $OTHER_CPU:"
-    told compare same "$GUEST/root/work/$OTHER_CPU.npz" "$WORK/here.npz"
+    told compare same "$GUEST/srv/job/$OTHER_CPU.npz" "$WORK/here.npz"
 }
 
 # A status that names problems (exit code 1) is an answer too.

@@ -134,6 +134,9 @@ def test_training_that_is_short_anyway_is_done_in_the_plain_way(stage: Stage, mo
     for worthwhile, channels_last in ((10 * 150 * 0.0099, True), (10 * 150 * 0.0101, False)):
         monkeypatch.setattr(rehearsal, "WORTHWHILE_S", worthwhile)
         assert stage.settle().settings.channels_last is channels_last
+    monkeypatch.setattr(rehearsal, "WORTHWHILE_S", 6.0)
+    for minutes, channels_last in ((0.11, True), (0.09, False)):
+        assert stage.settle(minutes=minutes).settings.channels_last is channels_last
 
 
 def test_what_is_faster_but_takes_too_much_memory_is_left(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

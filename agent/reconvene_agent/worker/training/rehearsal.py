@@ -131,7 +131,7 @@ class Rehearsal:
         """
         average = self._options.ema > 0
         settings, found = self._within_limit(device, average)
-        if settings.epochs * self._epoch_s(found) >= WORTHWHILE_S:
+        if self._training_s(found) >= WORTHWHILE_S:
             faster = self._fastest(settings)
             measured = self._measure(faster) if faster != settings else found
             if self._fits(measured) and measured.step_s < found.step_s:
@@ -167,6 +167,11 @@ class Rehearsal:
 
     def _epoch_s(self, found: _Measured) -> float:
         return found.step_s * len(self._data.train) / self._batch + found.judged_s * len(self._data.validation)
+
+    def _training_s(self, found: _Measured) -> float:
+        """Return how long the run takes: all its epochs, or the time allowed."""
+        seconds = self._options.epochs * self._epoch_s(found)
+        return seconds if self._limits.minutes is None else min(seconds, 60 * self._limits.minutes)
 
     def _room(self, limit_mb: float) -> float:
         """Return what is left of the limit beside the data and whatever else the process has come to hold."""
