@@ -310,3 +310,10 @@ def _copy(source: socket.socket, target: socket.socket) -> None:
 def pause(seconds: float) -> None:
     """Give what must not happen the time to happen."""
     time.sleep(seconds)
+
+
+def secured(folder: Path) -> Mosquitto:
+    """Return a broker that wants a user and a password: ``me`` and ``sesame``."""
+    passwords = folder / "passwords"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", str(passwords), "me", "sesame"], check=True, capture_output=True)
+    return Mosquitto(folder, f"allow_anonymous false\npassword_file {passwords}\n")

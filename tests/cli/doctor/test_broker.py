@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from reconvene_agent.cli.doctor import broker, reach
 from reconvene_agent.cli.doctor.case import Case
+from support import brokers
 from support.brokers import HOST, Mosquitto, amqtt, counterfeit, only_3_1_1
 from support.doctoring import after_the_knock, case, codes, told
 
@@ -115,11 +115,7 @@ def test_what_is_no_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answ
 
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    """Return a broker that wants the user ``me`` and the password ``sesame``."""
-    folder = tmp_path_factory.mktemp("secured")
-    passwords = folder / "passwords"
-    subprocess.run(["mosquitto_passwd", "-b", "-c", str(passwords), "me", "sesame"], check=True, capture_output=True)
-    with Mosquitto(folder, f"allow_anonymous false\npassword_file {passwords}\n") as started:
+    with brokers.secured(tmp_path_factory.mktemp("secured")) as started:
         yield started
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import pytest
 from reconvene_agent.core.config import BrokerSection
 from reconvene_agent.core.errors import AgentError
 from reconvene_agent.daemon.broker.link import Link, link_from
+from support import brokers
 from support.brokers import (
     HOST,
     Mosquitto,
@@ -23,11 +23,7 @@ leaky = pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarni
 
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    """Return a broker that wants a user and a password: ``me`` and ``sesame``."""
-    folder = tmp_path_factory.mktemp("secured")
-    passwords = folder / "passwords"
-    subprocess.run(["mosquitto_passwd", "-b", "-c", str(passwords), "me", "sesame"], check=True, capture_output=True)
-    with Mosquitto(folder, f"allow_anonymous false\npassword_file {passwords}\n") as started:
+    with brokers.secured(tmp_path_factory.mktemp("secured")) as started:
         yield started
 
 
