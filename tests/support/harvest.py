@@ -73,14 +73,16 @@ class Harvest:
 
     def wait_for_all(self, count: int, seconds: float = 60.0) -> None:
         """Wait until so many different records have arrived."""
-        self.wait(count, seconds)
-        while (missing := count - len(self.firsts())) > 0:
-            self.wait(len(self.records) + missing, seconds)
+        # What is missing is missing among the messages looked at; while they are looked at, more arrive.
+        arrived = 0
+        while (missing := count - len(self.firsts(among=arrived))) > 0:
+            arrived += missing
+            self.wait(arrived, seconds)
 
-    def firsts(self, topic: str = "") -> list[Gathered]:
-        """Return the records without those that came again, in order of arrival; of one topic or of all."""
+    def firsts(self, topic: str = "", among: int | None = None) -> list[Gathered]:
+        """Return the records without those that came again, in order of arrival: of one topic or all, among the first or all."""
         found: dict[tuple[str, int], Gathered] = {}
-        for record in self.records:
+        for record in self.records[:among]:
             if not topic or record.topic == topic:
                 found.setdefault(record.key, record)
         return list(found.values())
