@@ -242,6 +242,18 @@ def retained(port: int, topic: str) -> Message | None:
         return next((message for message in bus.on(topic) if message.retain), None)
 
 
+def wait_retained(port: int, topic: str) -> Message:
+    """Return what the broker keeps under a topic, as a newcomer sees it, once there is something."""
+    found = until(lambda: retained(port, topic))
+    assert found is not None
+    return found
+
+
+def wait_cleared(port: int, topic: str) -> None:
+    """Wait until the broker keeps nothing under a topic."""
+    until(lambda: retained(port, topic) is None)
+
+
 Handler = Callable[[socket.socket], None]
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from reconvene_agent.core.messages import OPERATIONS
-from support.brokers import Mosquitto, retained
+from support.brokers import Mosquitto, retained, wait_retained
 from support.daemons import TOPICS, Daemon, Fleet, topic_of
 from support.shelves import publish
 from support.waiting import until
@@ -56,13 +56,11 @@ def test_what_a_newcomer_finds_retained(daemon: Daemon, fleet: Fleet, broker: Mo
     fleet.ping(1)
     for op in OPERATIONS:
         fleet.wait_topic(TOPICS.capability(op))
-    registration = retained(broker.port, TOPICS.service)
-    assert registration is not None
+    registration = wait_retained(broker.port, TOPICS.service)
     assert registration.json == {"@type": "service", "name": "reconvene-agent", "type": "ml-agent"}
     for topic in (TOPICS.health, TOPICS.twin("hardware"), TOPICS.twin("config"), TOPICS.capability("plan"), topic_of("ping/1")):
-        assert retained(broker.port, topic) is not None, topic
-    hardware = retained(broker.port, TOPICS.twin("hardware"))
-    assert hardware is not None
+        wait_retained(broker.port, topic)
+    hardware = wait_retained(broker.port, TOPICS.twin("hardware"))
     assert hardware.json["cores"] >= 1
     assert retained(broker.port, TOPICS.measurement("system")) is None
 

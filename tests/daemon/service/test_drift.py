@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from reconvene_agent.core.budget import Budget, Limit
-from support.brokers import Mosquitto, retained
+from support.brokers import Mosquitto, wait_cleared, wait_retained
 from support.daemons import TOPICS, Daemon, Fleet
 from support.shelves import publish
 from support.waiting import until
@@ -32,9 +32,7 @@ def test_a_model_that_has_become_slow_is_an_alarm_until_it_is_fast_again(tmp_pat
         told.write_text("9")
         until(lambda: daemon.status()["problems"] == ["the deployed model no longer fits its budget: p95 is 9 ms, over 5"])
         # The board knows it first; the broker hears of it a moment later.
-        alarm = until(lambda: retained(broker.port, TOPICS.alarm("over_budget")))
-        assert alarm is not None
-        assert alarm.json["severity"] == "major"
+        assert wait_retained(broker.port, TOPICS.alarm("over_budget")).json["severity"] == "major"
         told.write_text("4")
         until(lambda: daemon.status()["problems"] == [])
-        until(lambda: retained(broker.port, TOPICS.alarm("over_budget")) is None)
+        wait_cleared(broker.port, TOPICS.alarm("over_budget"))

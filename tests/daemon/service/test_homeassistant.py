@@ -11,7 +11,7 @@ import pytest
 
 from reconvene_agent.daemon.storage import discovered
 from support import homeassistant as theirs
-from support.brokers import Message, Mosquitto, retained
+from support.brokers import Message, Mosquitto, wait_cleared, wait_retained
 from support.daemons import TOPICS, Daemon, Fleet
 from support.waiting import until
 from support.workers import WORK, honest
@@ -106,12 +106,12 @@ def test_when_it_is_switched_off_nothing_of_it_is_left(start: Start, fleet: Flee
     topic, _ = found(fleet)
     fleet.wait_topic(STATE)
     assert discovered.kept(daemon.state / "homeassistant.json") == (topic, STATE)
-    assert retained(broker.port, topic) is not None
+    wait_retained(broker.port, topic)
     seen = len(fleet.seen)
     daemon = start(discovery=False)
     for gone in (topic, STATE):
         fleet.wait(lambda message, gone=gone: (message.topic, message.payload) == (gone, b""), after=seen)
-        assert retained(broker.port, gone) is None
+        wait_cleared(broker.port, gone)
     until(lambda: not (daemon.state / "homeassistant.json").exists())
     seen = len(fleet.seen)
     fleet.send(f"{TOPICS.service}/ha/rollback", msgspec.json.encode({"time": 0}), retain=False)

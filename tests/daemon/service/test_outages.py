@@ -12,7 +12,7 @@ from reconvene_agent.core.config import TelemetrySection
 from reconvene_agent.daemon.broker.outbox import WINDOW
 from reconvene_agent.daemon.reporting import identity, reports
 from reconvene_agent.daemon.storage.spool import Spool
-from support.brokers import HOST, Mosquitto, free_port, retained
+from support.brokers import HOST, Mosquitto, free_port, wait_retained
 from support.daemons import IMPATIENT, TOPICS, Daemon, Fleet, topic_of
 from support.harvest import Harvest
 from support.proxy import Proxy
@@ -73,7 +73,7 @@ def test_what_a_run_measures_during_an_outage_arrives_after_it(tmp_path: Path, f
                 topic_of("specialize/1"),
             )
             for topic in known:
-                assert retained(forgetful.port, topic) is not None, topic
+                wait_retained(forgetful.port, topic)
             with Fleet(forgetful.port) as fleet:
                 assert fleet.ping("after")["state"] == "idle"
 

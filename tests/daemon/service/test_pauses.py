@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.brokers import Mosquitto, retained
+from support.brokers import Mosquitto, wait_cleared, wait_retained
 from support.commandline import command
 from support.daemons import TOPICS, Daemon, Fleet, StrainedBoard
 from support.waiting import until
@@ -48,9 +48,7 @@ def test_a_job_pauses_while_the_board_is_hot_and_goes_on_by_itself(
     assert reason(daemon) == "paused: the board is too hot: 90 °C, over 85; goes on below 75"
     paused = fleet.wait_topic(TOPICS.event("paused")).json
     assert (paused["command"], paused["cause"]) == ("specialize/1", "heat")
-    alarm = retained(broker.port, TOPICS.alarm("over_temperature"))
-    assert alarm is not None
-    assert alarm.json["severity"] == "major"
+    assert wait_retained(broker.port, TOPICS.alarm("over_temperature")).json["severity"] == "major"
     board.fares(WARM)
     assert fleet.ping(1)["state"] == "paused"
     board.fares(COOL)
@@ -59,7 +57,7 @@ def test_a_job_pauses_while_the_board_is_hot_and_goes_on_by_itself(
     last = fleet.wait_end("specialize/1")
     assert (last["status"], last["attempt"]) == ("successful", 1)
     assert "reason" not in last
-    assert retained(broker.port, TOPICS.alarm("over_temperature")) is None
+    wait_cleared(broker.port, TOPICS.alarm("over_temperature"))
 
 
 def test_a_weak_supply_pauses_and_a_paused_job_can_be_canceled(daemon: Daemon, fleet: Fleet, board: StrainedBoard) -> None:

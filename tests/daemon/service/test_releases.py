@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reconvene_agent.core.shelf import Shelf
-from support.brokers import Mosquitto, retained
+from support.brokers import Mosquitto, wait_retained
 from support.daemons import TOPICS, Daemon, Fleet
 from support.shelves import publish, refuse, serving, tear
 from support.waiting import until
@@ -42,9 +42,7 @@ def test_a_truncated_model_makes_room_for_the_one_before_with_an_alarm(board: Da
     board.kill()
     board.start()
     until(lambda: board.status()["problems"] == [alarm["text"]])
-    kept = retained(broker.port, ALARM)
-    assert kept is not None
-    assert kept.json["text"] == alarm["text"]
+    assert wait_retained(broker.port, ALARM).json["text"] == alarm["text"]
 
 
 def test_where_no_model_is_whole_the_agent_lives_and_says_so(board: Daemon, fleet: Fleet) -> None:

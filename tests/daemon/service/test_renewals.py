@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from reconvene_agent.core import overlay
-from support.brokers import HOST, Mosquitto, free_port, pause, retained
+from support.brokers import HOST, Mosquitto, free_port, pause, wait_retained
 from support.daemons import TOPICS, Daemon, Fleet
 from support.waiting import until
 
@@ -32,9 +32,7 @@ def wait_another_birth(fleet: Fleet, earlier: str) -> None:
 
 
 def config_twin(port: int) -> dict[str, Any]:
-    message = retained(port, TOPICS.twin("config"))
-    assert message is not None
-    document: dict[str, Any] = message.json
+    document: dict[str, Any] = wait_retained(port, TOPICS.twin("config")).json
     return document
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from support.brokers import Mosquitto, retained
+from support.brokers import Mosquitto, wait_retained
 from support.daemons import TOPICS, Daemon, Fleet, topic_of
 from support.waiting import until
 from support.workers import WORK, honest
@@ -108,6 +108,4 @@ def test_health_is_set_right_when_somebody_says_down(daemon: Daemon, fleet: Flee
     seen = len(fleet.seen)
     fleet.send(TOPICS.health, {"status": "down", "session": "old"})
     fleet.wait(lambda message: message.topic == TOPICS.health and b'"up"' in message.payload, after=seen)
-    message = retained(broker.port, TOPICS.health)
-    assert message is not None
-    assert message.json["status"] == "up"
+    assert wait_retained(broker.port, TOPICS.health).json["status"] == "up"
