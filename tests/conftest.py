@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,30 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return piece(super()._split_scope(nodeid))
 
     return Sharing(config, log)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def nobody_steps_back() -> Iterator[None]:
+    """Keep the tests' own process at its priority: it could not raise it again, and all later tests would be slow."""
+    from reconvene_agent.worker.priority import Priority
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Priority, "lower", lambda _: None)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_on() -> Iterator[None]:
+    """Fail when what a test has started in this process goes on after it, where it would disturb others."""
+    from support.waiting import until
+
+    before = set(threading.enumerate())
+
+    def every_thread_has_ended() -> bool:
+        return set(threading.enumerate()) <= before
+
+    yield
+    until(every_thread_has_ended)
 
 
 @pytest.fixture(scope="module")

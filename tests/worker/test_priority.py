@@ -78,5 +78,5 @@ def test_what_goes_wrong_in_the_thread_aside_is_told() -> None:
     def work() -> None:
         raise KeyError("there")
 
-    with pytest.raises(KeyError, match="there"):
-        Priority().normally(work)
+    with pytest.raises(KeyError, match="there"), Priority() as priority:
+        priority.normally(work)

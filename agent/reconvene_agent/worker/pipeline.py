@@ -61,25 +61,29 @@ def specialize(request: SpecializeRequest, channel: Channel) -> dict[str, Any]:
     cache = Cache(Path(request.work) / "data", request.cache_mb)
     try:
         data = _read_data(request, bundle, channel, cache)
-        run = _Run(request, bundle, data, channel, libraries_mb)
-        outcome = run.earlier_outcome()
-        if outcome is not None:
-            return outcome
-        plan = run.plan()
-        speedup = run.compare(plan)
-        run.make_room()
-        design, prune_document = run.prune(plan)
-        model, training = run.train(design)
-        document = {
-            "plan": msgspec.to_builtins(plan),
-            "prune": {**prune_document, "speedup": speedup.document()},
-            "training": training,
-        }
-        return run.deploy(design, model, Path(request.models), document)
+        with Priority() as priority:
+            return _carry_out(_Run(request, bundle, data, channel, priority, libraries_mb), Path(request.models))
     except AgentError as error:
         if not error.code.retryable:
             cache.clear()
         raise
+
+
+def _carry_out(run: _Run, models: Path) -> dict[str, Any]:
+    outcome = run.earlier_outcome()
+    if outcome is not None:
+        return outcome
+    plan = run.plan()
+    speedup = run.compare(plan)
+    run.make_room()
+    design, prune_document = run.prune(plan)
+    model, training = run.train(design)
+    document = {
+        "plan": msgspec.to_builtins(plan),
+        "prune": {**prune_document, "speedup": speedup.document()},
+        "training": training,
+    }
+    return run.deploy(design, model, models, document)
 
 
 def _read_data(request: SpecializeRequest, bundle: OpenBundle, channel: Channel, cache: Cache) -> Dataset:
@@ -101,7 +105,13 @@ class _Run:
     """The state that the steps of one run share. ``libraries_mb`` is what the process took with nothing but its libraries."""
 
     def __init__(
-        self, request: SpecializeRequest, bundle: OpenBundle, data: Dataset, channel: Channel, libraries_mb: float
+        self,
+        request: SpecializeRequest,
+        bundle: OpenBundle,
+        data: Dataset,
+        channel: Channel,
+        priority: Priority,
+        libraries_mb: float,
     ) -> None:
         self._request = request
         self._bundle = bundle
@@ -111,7 +121,7 @@ class _Run:
         self._work = Work(Path(request.work), self._identify())
         self._exporter = Exporter(bundle.spec.input, self._work.folder / f"graph-{self._work.fingerprint[:16]}.onnx")
         self._methods = tasks.methods(request.plan, bundle, Step.PLAN, channel, data)
-        self._priority = Priority()
+        self._priority = priority
 
     def _identify(self) -> str:
         """Name everything the result depends on, so that nothing of another run is ever resumed."""

@@ -22,11 +22,17 @@ Result = TypeVar("Result")
 
 
 class Priority:
-    """The priority of this process's threads: lowered once for all but one."""
+    """The priority of this process's threads: lowered once for all but one, which is there until the ``with`` ends."""
 
     def __init__(self) -> None:
         self._aside = ThreadPoolExecutor(1, "normal-priority")
         self._thread = self._aside.submit(threading.get_native_id).result()
+
+    def __enter__(self) -> Priority:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._aside.shutdown()
 
     def lower(self) -> None:
         """Let every thread step back but the one aside; threads started later inherit it from who starts them.

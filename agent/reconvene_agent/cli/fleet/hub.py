@@ -172,7 +172,11 @@ class Hub:
         self._connection.close(2.0)
 
     def __enter__(self) -> Hub:
-        self.connect()
+        try:
+            self.connect()
+        except BaseException:
+            self.close()  # who is not let in would go on trying
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
