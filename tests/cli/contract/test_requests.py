@@ -7,11 +7,11 @@ from typing import Any
 import jsonschema
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from reconvene_agent.cli.contract import catalogue, schemas
+from reconvene_agent.cli.contract import catalogue, examples, schemas
 from reconvene_agent.core.errors import UsageError
 from reconvene_agent.core.messages import OPERATIONS, Request, decode_args, decode_envelope
 from reconvene_agent.core.updatable import NAMES
@@ -47,9 +47,12 @@ def documents(kind: type[Struct]) -> st.SearchStrategy[dict[str, Any]]:
 @pytest.mark.parametrize("op", OPERATIONS)
 def test_arguments(op: str) -> None:
     accepted = set()
+    documented = examples.examples()[catalogue.request_of(op).__name__][0]["args"]
 
     @settings(max_examples=80)
     @given(documents(OPERATIONS[op].args))
+    @example(documented)
+    @example({"x-unknown": 0})
     def same(args: dict[str, Any]) -> None:
         try:
             decode_args(op, args, {})
