@@ -53,6 +53,7 @@ steps = st.one_of(
 @settings(max_examples=40)
 @given(st.lists(steps, max_size=25))
 @example(["job"])
+@example(["job", "job", "restart"])
 @example(["connect", ("release", 1), "job", "hot", "cut", "forget", "cool", ("release", 2)])
 def test_after_a_connection_the_broker_has_the_newest_of_everything(todo: list[Any]) -> None:
     bench = AgentBench()

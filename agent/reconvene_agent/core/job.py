@@ -95,6 +95,7 @@ class Command(Struct, frozen=True):
     Attributes:
         request: the controller's fields, those unknown to us included.
         digest: SHA-256 of ``request``; tells a repeated command from another one under the same id.
+        turn: grows from one command that comes or ends to the next: times do not tell their order, since clocks are set back.
         rev: grows with every published state, so the agent knows its own echoes.
         progress: 0 to 1 over the whole run.
         attempt: how often the command was started; 0 before the first start.
@@ -114,6 +115,7 @@ class Command(Struct, frozen=True):
     received_at: float
     updated_at: float
     status: Status = Status.INIT
+    turn: int = 0
     rev: int = 0
     step: Step | None = None
     progress: float = 0.0

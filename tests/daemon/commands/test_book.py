@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from reconvene_agent.core.clock import Now
 from reconvene_agent.core.job import Command, Status
+from reconvene_agent.core.protocol import Done
 from reconvene_agent.daemon.commands import book
 from reconvene_agent.daemon.commands.book import (
     CLEAR_AFTER_S,
@@ -17,7 +19,7 @@ from reconvene_agent.daemon.commands.book import (
     waits_for,
 )
 from reconvene_agent.daemon.effects import Effect, Forget, Publish, Save
-from support.agents import TOPICS, WALL
+from support.agents import TOPICS, WALL, AgentBench
 
 NOW = Now(WALL, 500.0)
 UNSURE = Now(WALL, 500.0, False)
@@ -49,6 +51,32 @@ def test_unfinished_ones_come_in_the_order_they_were_received() -> None:
     kept = CommandBook([command(3), command(1, Status.EXECUTING), command(2), command(4, Status.SUCCESSFUL)])
     assert [found.id for found in kept.unfinished()] == ["1", "2", "3"]
     assert [found.id for found in kept.scheduled()] == ["2", "3"]
+
+
+def test_a_clock_that_is_set_back_changes_no_order() -> None:
+    kept = CommandBook([])
+    for number in (3, 1, 2):
+        kept.put(command(number))
+    assert [found.id for found in kept.unfinished()] == ["3", "1", "2"]
+    for number in (1, 3):
+        kept.put(command(number, Status.FAILED, age=number))
+    kept.put(command(1, Status.FAILED, facts={"acknowledged": True}))
+    for reopened in (kept, CommandBook(reversed(kept.every()))):
+        assert sorted(reopened.every(), key=lambda found: found.turn) == [reopened.get(f"plan/{n}") for n in (2, 1, 3)]
+        assert reopened.put(command(9)).turn == 6
+
+
+def test_the_job_that_ended_last_is_told_even_where_the_clock_was_set_back(bench: AgentBench) -> None:
+    for label, wall in (("plan/1", WALL), ("plan/2", WALL - 3600)):
+        bench.now = Now(wall, bench.now.mono)
+        bench.command(label)
+        bench.say(Done({}), label)
+        bench.end(label)
+    bench.restart()
+    bench.forget()
+    bench.connect()
+    told = [msgspec.json.decode(each.payload) for each in bench.done(Publish) if each.topic == TOPICS.twin("last_result")]
+    assert [document["id"] for document in told] == ["2"]
 
 
 def test_ends_that_the_broker_may_not_know() -> None:

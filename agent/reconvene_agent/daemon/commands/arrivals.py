@@ -125,8 +125,7 @@ class Arrivals:
             yield from self._ledger.refuse(intake.Refused(failed(command, ErrorCode.BUSY, busy, now)), None, now)
             return
         waiting = waiting or (behind(ahead[0]) if ahead else "")
-        scheduled = advance(command, now.wall, Status.SCHEDULED, reason=waiting)
-        self._book.put(scheduled)
+        scheduled = self._book.put(advance(command, now.wall, Status.SCHEDULED, reason=waiting))
         yield do.Log("info", f"{command.label} is accepted" + (f"; it {waiting}" if waiting else ""), command.label)
         if is_job or waiting:
             yield do.Save(scheduled, first=True)

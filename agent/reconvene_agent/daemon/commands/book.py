@@ -55,14 +55,28 @@ class CommandBook:
         self._finished: dict[str, tuple[int, float | None]] = {}
         """Of each finished command its bytes, and when on the monotonic clock it was first tidied."""
         self._bytes = 0
+        self._turns = 0
         for command in commands:
             if _understood(command):
-                self.put(command)
+                self._turns = max(self._turns, command.turn)
+                self._take_in(command)
 
     def get(self, label: str) -> Command | None:
         return self._commands.get(label)
 
-    def put(self, command: Command) -> None:
+    def put(self, command: Command) -> Command:
+        """Take in the newest state of a command and return it, with its turn: a new one if it is new or has just ended."""
+        known = self._commands.get(command.label)
+        if known is None or known.status.terminal != command.status.terminal:
+            self._turns += 1
+            turn = self._turns
+        else:
+            turn = known.turn
+        command = msgspec.structs.replace(command, turn=turn)
+        self._take_in(command)
+        return command
+
+    def _take_in(self, command: Command) -> None:
         self._commands[command.label] = command
         if not command.status.terminal:
             self._unfinished[command.label] = command
@@ -93,8 +107,8 @@ class CommandBook:
         return next(found, None)
 
     def unfinished(self) -> list[Command]:
-        """Return the commands that are not terminal, oldest first."""
-        return sorted(self._unfinished.values(), key=lambda command: command.received_at)
+        """Return the commands that are not terminal, in the order they came."""
+        return sorted(self._unfinished.values(), key=lambda command: (command.turn, command.received_at))
 
     def scheduled(self) -> list[Command]:
         return [command for command in self.unfinished() if command.status is Status.SCHEDULED]
@@ -121,7 +135,8 @@ class CommandBook:
         The day begins when the broker has confirmed the end and the clock can be believed, so that nothing disappears unseen.
         Without such a clock it is a day of running.
         """
-        finished = sorted((c for c in self._commands.values() if c.status.terminal), key=lambda command: command.updated_at)
+        ended = (command for command in self._commands.values() if command.status.terminal)
+        finished = sorted(ended, key=lambda command: (command.turn, command.updated_at))
         surplus = self._surplus(finished)
         effects: list[Effect] = []
         for index, known in enumerate(finished):
@@ -139,8 +154,7 @@ class CommandBook:
                 self.remove(command.label)
                 effects.append(Forget(command))
             elif command != known:
-                self.put(command)
-                effects.append(Save(command))
+                effects.append(Save(self.put(command)))
             if clear:
                 effects.append(Publish(topics.command(command.op, command.id), b""))
         return effects

@@ -81,7 +81,7 @@ class Errands:
             if isinstance(args, RENEWALS):
                 self.renewal.check(executing, args)
             if isinstance(args, JOURNALED):
-                self._book.put(executing)
+                executing = self._book.put(executing)
                 # What had to wait is in the journal already.
                 yield do.Save(executing, first=not command.reason)
                 yield from self._begin(executing, args)

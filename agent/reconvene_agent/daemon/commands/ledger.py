@@ -29,7 +29,7 @@ class Ledger:
         self._topics = identity.topics
         self._book = book
         ended = [command for command in book.every() if command.status.terminal and OPERATIONS[command.op].is_job]
-        self._last = max(ended, key=lambda command: command.updated_at, default=None)
+        self._last = max(ended, key=lambda command: (command.turn, command.updated_at), default=None)
         self._trust = trust
         self._refusals: dict[str, float] = {}
         """When, on the monotonic clock, an answer was published that no journal holds; by topic, the oldest first."""
@@ -40,7 +40,7 @@ class Ledger:
 
     def keep(self, command: Command, first: bool = False) -> Effects:
         """Store and publish a command's state, its ``first`` one or another."""
-        self._book.put(command)
+        command = self._book.put(command)
         yield do.Save(command, first)
         yield self.publish(command)
 
@@ -51,10 +51,7 @@ class Ledger:
 
     def store(self, command: Command, also: Command | None = None) -> Effects:
         """Store a command's state, and another one's with it."""
-        for each in (command, also):
-            if each is not None:
-                self._book.put(each)
-        yield do.Save(command, also=also)
+        yield do.Save(self._book.put(command), also=None if also is None else self._book.put(also))
 
     def tell_end(self, command: Command) -> Effects:
         """Publish a command's end, which is stored."""
@@ -96,8 +93,7 @@ class Ledger:
         """Answer a command that was sent once more with the state it has, even where that was cleared already."""
         if known.cleared:
             known = msgspec.structs.replace(known, cleared=False, acknowledged=False, shown_since=None)
-            self._book.put(known)
-            yield do.Save(known)
+            yield do.Save(self._book.put(known))
         yield self.publish(known)
 
     def still_shown(self, topic: CommandTopic, known: Command | None) -> Effects:
@@ -105,9 +101,7 @@ class Ledger:
         if known is None:
             yield self._clear(topic)
             return
-        shown_again = msgspec.structs.replace(known, cleared=False)
-        self._book.put(shown_again)
-        yield do.Save(shown_again)
+        yield do.Save(self._book.put(msgspec.structs.replace(known, cleared=False)))
 
     def _clear(self, topic: CommandTopic) -> Effect:
         return do.Publish(self._topics.command(topic.op, topic.id), b"")
@@ -115,17 +109,13 @@ class Ledger:
     def note_cleared(self, known: Command, now: Now) -> Effects:
         """Note that a finished command was cleared from the broker."""
         if known.status.terminal and not known.cleared:
-            cleared = msgspec.structs.replace(shown(known, now), cleared=True)
-            self._book.put(cleared)
-            yield do.Save(cleared)
+            yield do.Save(self._book.put(msgspec.structs.replace(shown(known, now), cleared=True)))
 
     def acknowledged(self, label: str, now: Now) -> Effects:
         """Note that the broker has the end of a command."""
         command = self._book.get(label)
         if command is not None and command.status.terminal and not command.acknowledged:
-            command = shown(command, now)
-            self._book.put(command)
-            yield do.Save(command)
+            yield do.Save(self._book.put(shown(command, now)))
 
     def announce(self) -> Effects:
         """Publish how the last job ended, and the state of every command that the broker may not know."""

@@ -203,7 +203,7 @@ class Commands:
             deadline = now.mono + timeout
         attempt, left_s = command.attempt + 1, left(deadline, now)
         command = advance(command, now.wall, attempt=attempt, step=Step.PROBE, reason="", left_s=left_s)
-        self._book.put(command)
+        command = self._book.put(command)
         self.running = RunningJob(command, Supervision(self._limits, now.mono), deadline, now.mono)
         yield do.Save(command)
         yield do.Launch(command)
@@ -217,7 +217,7 @@ class Commands:
         if run is None or event.key != run.command.key:
             return
         save, publish = run.hear(event.message, now)
-        self._book.put(run.command)
+        run.command = self._book.put(run.command)
         if save:
             yield do.Save(run.command)
         if publish:
@@ -250,8 +250,7 @@ class Commands:
         """Keep the limits that a worker was told: if it runs out of memory they were too much."""
         run = self.running
         if run is not None and event.key == run.command.key and event.limits_mb != run.command.limits_mb:
-            run.command = msgspec.structs.replace(run.command, limits_mb=event.limits_mb)
-            self._book.put(run.command)
+            run.command = self._book.put(msgspec.structs.replace(run.command, limits_mb=event.limits_mb))
             yield do.Save(run.command)
 
     def launch_failed(self, event: events.LaunchFailed, now: Now) -> Effects:

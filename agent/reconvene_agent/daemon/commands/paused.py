@@ -73,8 +73,7 @@ class Paused:
         """Tell what a command waits for, if that is news."""
         if command.reason == hold.reason:
             return
-        command = advance(command, now.wall, reason=hold.reason)
-        self._book.put(command)
+        command = self._book.put(advance(command, now.wall, reason=hold.reason))
         yield do.Save(command)
         yield announce.state(self._topics, command)
         yield do.Log("info", f"{command.label} is {hold.reason}", command.label)
