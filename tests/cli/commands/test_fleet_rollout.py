@@ -80,8 +80,8 @@ def test_a_rollout_that_is_stopped_goes_on_and_sends_nothing_twice(
             assert f"fleet rollout --resume {state}' goes on" in ended.complaint
         slow = False
         for device in ("p5", "p6"):  # they end while no controller is there
-            topic = next(topic for topic in bus.topics() if f"/{device}/service/reconvene-agent/cmd/" in topic)
-            bus.send(topic, {**bus.on(topic)[0].json, "rev": 9, **SUCCESS})
+            begun = bus.wait(lambda message, device=device: f"/{device}/" in message.topic and b'"executing"' in message.payload)
+            bus.send(begun.topic, {**begun.json, "rev": 9, **SUCCESS})
         second = cli("fleet", "rollout", "--resume", state, "--broker", own.url, *SOON, "--json")
         assert devices.received == dict.fromkeys(devices.names, 1)
     assert second.code == 0
