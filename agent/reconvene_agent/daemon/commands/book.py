@@ -110,6 +110,11 @@ class CommandBook:
         """Return the commands that are not terminal, in the order they came."""
         return sorted(self._unfinished.values(), key=lambda command: (command.turn, command.received_at))
 
+    def ended(self) -> list[Command]:
+        """Return the commands that are terminal, in the order they ended."""
+        found = (command for command in self._commands.values() if command.status.terminal)
+        return sorted(found, key=lambda command: (command.turn, command.updated_at))
+
     def scheduled(self) -> list[Command]:
         return [command for command in self.unfinished() if command.status is Status.SCHEDULED]
 
@@ -135,8 +140,7 @@ class CommandBook:
         The day begins when the broker has confirmed the end and the clock can be believed, so that nothing disappears unseen.
         Without such a clock it is a day of running.
         """
-        ended = (command for command in self._commands.values() if command.status.terminal)
-        finished = sorted(ended, key=lambda command: (command.turn, command.updated_at))
+        finished = self.ended()
         surplus = self._surplus(finished)
         effects: list[Effect] = []
         for index, known in enumerate(finished):

@@ -28,8 +28,8 @@ class Ledger:
         self._identity = identity
         self._topics = identity.topics
         self._book = book
-        ended = [command for command in book.every() if command.status.terminal and OPERATIONS[command.op].is_job]
-        self._last = max(ended, key=lambda command: (command.turn, command.updated_at), default=None)
+        jobs = [command for command in book.ended() if OPERATIONS[command.op].is_job]
+        self._last = jobs[-1] if jobs else None
         self._trust = trust
         self._refusals: dict[str, float] = {}
         """When, on the monotonic clock, an answer was published that no journal holds; by topic, the oldest first."""
